@@ -1,0 +1,1 @@
+"""The language of the product: knobs, specs, events, techniques, plans. Standard library only; frozen; JSON round trip."""

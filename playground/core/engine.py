@@ -1,0 +1,98 @@
+"""The contract of an engine: it loads a model and yields ticks; it computes no metric.
+
+An engine is one file in `playground/engines/` that defines `ENGINE = ThatClass` (the class: importing the file must stay cheap, so torch is
+imported inside methods). The worker calls, in this order::
+
+    engine.load(plan, emit); engine.setup(plan); engine.prepare(prompt, chat); for tick in engine.generate(batch): ...; engine.close()
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from playground.core.events import Event, Tick
+from playground.core.machine import Machine
+from playground.core.plan import Plan
+from playground.core.problem import Problem
+from playground.core.technique import Technique
+
+Emit = Callable[[Event], None]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Tokenised rows of one batch and how to continue them (see spec.Workload)."""
+
+    token_ids: tuple[tuple[int, ...], ...]
+    max_new_tokens: int
+    ignore_eos: bool = True
+    temperature: float = 0.0
+    seed: int = 0
+
+
+class Engine:
+    """Base of all engines. Every method that fails raises `Problem` with the kind that fits, or lets the library's error through."""
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    about: ClassVar[str]
+    any_technique: ClassVar[bool] = False
+
+    @classmethod
+    def refuses(cls, machine: Machine, device: str) -> str | None:
+        """Why this engine cannot run on this machine and device (cpu or cuda), or None. Never imports torch."""
+        return None
+
+    @classmethod
+    def supports(cls, technique: Technique) -> bool:
+        """Whether the technique has a pair of methods for this engine."""
+        return cls.any_technique or technique.hook("for", cls.name) is not None
+
+    def load(self, plan: Plan, emit: Emit) -> Mapping[str, Any]:
+        """Get the model into memory, with all load-phase techniques. Emits Progress while it fetches.
+
+        Returns facts for `Loaded.model`: name, source, kind, random_weights (bool), config (dict), context_length, load_s (fetching not
+        counted).
+        """
+        raise NotImplementedError
+
+    def setup(self, plan: Plan) -> None:
+        """Apply the run-phase techniques of `plan`; called before each run on a loaded engine."""
+
+    def prepare(self, prompt: str, chat: bool) -> tuple[str, tuple[int, ...]]:
+        """The exact text after the chat template (if `chat` and the model has one) and its token ids."""
+        raise NotImplementedError
+
+    def pieces(self) -> Callable[[int], str]:
+        """A fresh incremental detokeniser: token id in, text piece out ("" while a character is incomplete)."""
+        raise NotImplementedError
+
+    def generate(self, batch: Batch) -> Iterator[Tick]:
+        """One Tick a step, stamped when its tokens are on the host and the device is synchronised. The consumer may stop early."""
+        raise NotImplementedError
+
+    def score(self, token_ids: Sequence[int]) -> Any:
+        """Log-probabilities [len(token_ids) - 1, vocabulary], float32 torch tensor on the CPU, row i for the token after position i.
+        Raises Problem("unsupported") where the engine has no such thing."""
+        raise Problem("unsupported", f"{self.title} gives no log-probabilities, so output quality is not available.")
+
+    def memory(self) -> Mapping[str, float]:
+        """Bytes by name as they are now: weights_bytes, kv_cache_bytes, peak_allocated_bytes, peak_reserved_bytes (CUDA only)."""
+        return {}
+
+    def reset_peaks(self) -> None:
+        """Forget peak memory seen so far; called before the timed passes."""
+
+    def evidence(self, technique: Technique, plan: Plan) -> Any:
+        """The technique's Finding about the loaded engine, or None where there is nothing to prove."""
+        hook = technique.hook("evidence_for", self.name)
+        return hook(plan.spec.knobs, self) if hook else None
+
+    def replay(self, plan: Plan) -> Iterable[Event] | None:
+        """Ready-made events in place of a measurement (the replay engine); None for every real engine."""
+        return None
+
+    def close(self) -> None:
+        """Free what was loaded."""

@@ -1,0 +1,205 @@
+"""The truth of a run: the list of raw events that it produced. Every number on the page is derived from these.
+
+Stamps (`t_ns`) are `time.perf_counter_ns()` of the process that saw the event; on Linux the clock is the same for all processes of a
+machine, so worker and parent stamps can be laid side by side. Events travel as JSON lines. Example::
+
+    from_json(to_json(Tick(t_ns=12, tokens=((5,), (7,)))))
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+PassKind = Literal["warmup", "timed"]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A new stage of the run began: load, evidence, warmup, timed, quality. `detail` is for people ("timed pass 2 of 3")."""
+
+    t_ns: int
+    name: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Progress of something long, such as a download: `done` of `total` (None: unknown) in `unit` ("B", "tokens")."""
+
+    t_ns: int
+    name: str
+    done: float
+    total: float | None = None
+    unit: str = "B"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The engine is ready. `seconds`: load time (fetching not counted); `model`: name, source, kind, random_weights, config facts;
+    `provenance`: host, cpu, gpu, driver, versions, commit."""
+
+    t_ns: int
+    seconds: float
+    model: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    reused: bool = False
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Proof that a technique took effect (`ok`), or that it did not, in one sentence with numbers."""
+
+    t_ns: int
+    technique: str
+    ok: bool
+    text: str
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The exact texts after the chat template and their token counts, one entry a prompt."""
+
+    t_ns: int
+    texts: tuple[str, ...]
+    token_counts: tuple[int, ...]
+    templated: bool
+
+
+@dataclass(frozen=True)
+class BatchStart:
+    """Tokenised input of one batch is ready and the clock starts. `rows`: indices of the requests in this batch; `prompt_tokens`: their
+    token counts, without padding. A pass over the workload holds one or more batches."""
+
+    t_ns: int
+    kind: PassKind
+    index: int
+    rows: tuple[int, ...]
+    prompt_tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Tick:
+    """One decode step of the batch begun last: for each of its rows the token ids produced in this step (empty: row finished)."""
+
+    t_ns: int
+    tokens: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class BatchEnd:
+    """The batch begun last is complete."""
+
+    t_ns: int
+
+
+@dataclass(frozen=True)
+class Text:
+    """Streamed text of one request: one piece a token ("" while a character is incomplete). Sent for the first pass only, so that timed
+    passes do nothing but decode."""
+
+    t_ns: int
+    row: int
+    pieces: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Output:
+    """The final output of one request, from the first timed pass. "".join(pieces) is the text; one piece a token id."""
+
+    t_ns: int
+    row: int
+    prompt: str
+    token_ids: tuple[int, ...]
+    pieces: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Gauge:
+    """Physical quantities sampled at one moment, such as {"gpu_util": 0.4, "power_w": 310.0, "rss_bytes": 1e9}."""
+
+    t_ns: int
+    source: str
+    values: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Memory by name in bytes, after a stage ("load", "timed"): weights_bytes, kv_cache_bytes, peak_allocated_bytes, ..."""
+
+    t_ns: int
+    stage: str
+    values: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Score:
+    """Quality figures by metric name; `missing`: why a figure could not be measured; `about`: text, window, stride, positions."""
+
+    t_ns: int
+    values: Mapping[str, float] = field(default_factory=dict)
+    missing: Mapping[str, str] = field(default_factory=dict)
+    about: str = ""
+
+
+@dataclass(frozen=True)
+class Warned:
+    """Something a person should know that does not stop the run."""
+
+    t_ns: int
+    message: str
+
+
+@dataclass(frozen=True)
+class Done:
+    """The run is complete."""
+
+    t_ns: int
+
+
+@dataclass(frozen=True)
+class Cancelled:
+    """A person stopped the run."""
+
+    t_ns: int
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The run failed; `kind` is one of core.problem.PROBLEM_KINDS."""
+
+    t_ns: int
+    kind: str
+    message: str
+    detail: str = ""
+
+
+Event = (
+    Phase | Progress | Loaded | Evidence | Prepared | BatchStart | Tick | BatchEnd | Text | Output | Gauge | Memory | Score | Warned
+    | Done | Cancelled | Failed
+)  # fmt: skip
+_TYPES: dict[str, type] = {cls.__name__: cls for cls in Event.__args__}
+ENDINGS = (Done, Cancelled, Failed)
+
+
+def to_json(event: Event) -> str:
+    """One line of JSON, without a line break."""
+    data = {f.name: getattr(event, f.name) for f in dataclasses.fields(event)}
+    return json.dumps({"type": type(event).__name__, **data}, ensure_ascii=False, separators=(",", ":"))
+
+
+def from_json(line: str) -> Event:
+    """The event of one line; raises ValueError for anything else."""
+    try:
+        data = json.loads(line)
+        cls = _TYPES[data.pop("type")]
+        return cls(**{name: _frozen(value) for name, value in data.items()})  # type: ignore[no-any-return]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"not an event: {line[:200]!r}") from error
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(_frozen(item) for item in value) if isinstance(value, list) else value

@@ -1,0 +1,27 @@
+"""Where things are: the user's folder (`$PLAYGROUND_HOME`, by default the user's cache folder) and the data that the product ships."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PRESETS = ROOT / "presets"
+ASSETS = ROOT / "assets"
+
+
+def home() -> Path:
+    """The folder of models, results and logs, created if it is missing."""
+    given = os.environ.get("PLAYGROUND_HOME")
+    folder = Path(given).expanduser() if given else _user_cache() / "inference-playground"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _user_cache() -> Path:
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

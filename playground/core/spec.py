@@ -1,0 +1,142 @@
+"""What to run: `Workload`, `Protocol` and `RunSpec` (one variant), all frozen, with a JSON and TOML round trip.
+
+Nothing here knows which knobs exist; `core.plan.complete` checks a spec against the techniques and fills the defaults in.
+Example::
+
+    RunSpec.from_dict({"model": "shape:tiny", "knobs": {"precision": "fp32"}}).fingerprint()
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from playground.core.knobs import KnobValue
+from playground.core.problem import Problem, did_you_mean
+
+DEFAULT_MODEL = "smollm2-135m-instruct"
+DEFAULT_PROMPT = "What is the capital of France? Answer in one sentence, then say why it became the capital."
+MAX_NEW_TOKENS = 32_768
+
+
+def _require_int(name: str, value: object, low: int, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise Problem("user", f"{name} must be a whole number from {low} to {high}, got {value!r}.")
+
+
+def _require_bool(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise Problem("user", f"{name} must be true or false, got {value!r}.")
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Prompts and how to continue them.
+
+    prompts: non-empty texts; max_new_tokens: tokens to generate for each; ignore_eos: go on after the end-of-text token, so that
+    lengths match; temperature: 0 is greedy; chat: put each prompt through the model's chat template where it has one.
+    """
+
+    prompts: tuple[str, ...] = (DEFAULT_PROMPT,)
+    max_new_tokens: int = 64
+    ignore_eos: bool = True
+    temperature: float = 0.0
+    seed: int = 0
+    chat: bool = True
+
+    def __post_init__(self) -> None:
+        prompts = (self.prompts,) if isinstance(self.prompts, str) else tuple(self.prompts)
+        object.__setattr__(self, "prompts", prompts)
+        if not prompts:
+            raise Problem("user", "Write at least one prompt.")
+        for number, prompt in enumerate(prompts, 1):
+            if not isinstance(prompt, str) or not prompt.strip():
+                raise Problem("user", f"Prompt {number} is empty: write some text to continue.")
+        _require_int("max_new_tokens", self.max_new_tokens, 1, MAX_NEW_TOKENS)
+        _require_bool("ignore_eos", self.ignore_eos)
+        _require_bool("chat", self.chat)
+        _require_int("seed", self.seed, 0, 2**63 - 1)
+        if isinstance(self.temperature, bool) or not isinstance(self.temperature, int | float):
+            raise Problem("user", f"temperature must be a number, got {self.temperature!r}.")
+        if not (math.isfinite(self.temperature) and 0 <= self.temperature <= 10):
+            raise Problem("user", f"temperature must be from 0 (greedy) to 10, got {self.temperature:g}.")
+        object.__setattr__(self, "temperature", float(self.temperature))
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How to measure: warm-up passes with the same shapes, timed repeats, and whether to score output quality."""
+
+    warmups: int = 1
+    repeats: int = 3
+    quality: bool = True
+
+    def __post_init__(self) -> None:
+        _require_int("warmups", self.warmups, 0, 100)
+        _require_int("repeats", self.repeats, 1, 1000)
+        _require_bool("quality", self.quality)
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """One variant: a model, an engine, a device, knob values, a workload and a protocol. `label` is for people only."""
+
+    model: str = DEFAULT_MODEL
+    engine: str = "transformers"
+    device: str = "auto"
+    knobs: Mapping[str, KnobValue] = field(default_factory=dict)
+    workload: Workload = Workload()
+    protocol: Protocol = Protocol()
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("model", "engine", "device", "label"):
+            if not isinstance(getattr(self, name), str):
+                raise Problem("user", f"{name} must be a text, got {getattr(self, name)!r}.")
+        if not self.model.strip():
+            raise Problem("user", "Choose a model.")
+        if self.device not in ("auto", "cpu", "cuda"):
+            raise Problem("user", "device: " + did_you_mean("there is no device", self.device, ("auto", "cpu", "cuda")))
+        if not isinstance(self.knobs, Mapping):
+            raise Problem("user", f"knobs must be a table of names and values, got {self.knobs!r}.")
+        object.__setattr__(self, "knobs", dict(self.knobs))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        data: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        return data
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> RunSpec:
+        """The spec that `to_dict` gave; missing fields take their defaults, unknown ones raise Problem("user")."""
+        fields = _checked_fields(cls, "the experiment", data)
+        if "workload" in fields:
+            fields["workload"] = Workload(**_checked_fields(Workload, "workload", fields["workload"]))
+        if "protocol" in fields:
+            fields["protocol"] = Protocol(**_checked_fields(Protocol, "protocol", fields["protocol"]))
+        return cls(**fields)
+
+    def fingerprint(self) -> str:
+        """16 hex digits of what decides the result; the label does not."""
+        data = self.to_dict()
+        del data["label"]
+        return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
+
+    def replace(self, **changes: Any) -> RunSpec:
+        """A copy with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+
+def _checked_fields(cls: type, where: str, data: object) -> dict[str, Any]:
+    if not isinstance(data, Mapping):
+        raise Problem("user", f"{where} must be a table of names and values, got {data!r}.")
+    known = [f.name for f in dataclasses.fields(cls)]
+    for name in data:
+        if name not in known:
+            raise Problem("user", f"{where}: " + did_you_mean("there is no setting", str(name), known))
+    return dict(data)

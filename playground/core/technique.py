@@ -1,0 +1,100 @@
+"""The contract of a technique: one optimisation, its knobs, its explanation, how engines apply it and the proof that it took effect.
+
+A technique is one file in `playground/techniques/` that ends with `TECHNIQUE = ThatClass()`. For every engine that supports it, it has a
+pair of methods named after the engine; without the pair the engine refuses every value but the default, and the page says so::
+
+    def for_transformers(self, knobs, setup): ...            # change `setup` before load (phase "load") or before a run ("run")
+    def evidence_for_transformers(self, knobs, engine): ...  # look at the real objects and return Finding(ok, text)
+
+These run in the worker, may import torch inside, and are called in the order of `order`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from playground.core.knobs import Knob, KnobValue
+from playground.core.machine import Machine
+
+Knobs = Mapping[str, KnobValue]
+Effect = Literal["up", "down", "same"]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Plain words: what it does, when it helps, what it costs."""
+
+    what: str
+    helps: str
+    costs: str
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What the proof found, in one sentence with numbers. `ok` False stops the run: nothing is ever substituted silently."""
+
+    ok: bool
+    text: str
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """How knobs change memory, for the estimate before loading.
+
+    Bits a number for: all weights, the decoder's linear layers (None: as all weights), the KV cache; `kv_share`: 0 where no cache is kept,
+    1 where each token is; `rows`: sequences a batch; `score_matrix`: attention weights are stored in full.
+    """
+
+    weight_bits: float = 32.0
+    linear_bits: float | None = None
+    kv_bits: float = 32.0
+    kv_share: float = 1.0
+    rows: int = 1
+    score_matrix: bool = False
+
+
+class Technique:
+    """Base of all techniques; subclasses fill the class attributes and override what applies."""
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    group: ClassVar[str]
+    order: ClassVar[int]
+    phase: ClassVar[Literal["load", "run"]]
+    knobs: ClassVar[tuple[Knob, ...]]
+    explain: ClassVar[Explanation]
+    cases: ClassVar[tuple[Mapping[str, KnobValue], ...]]
+
+    def requires(self, knobs: Knobs, machine: Machine) -> str | None:
+        """Why these values cannot work on this machine (a package or a capability that is missing), or None."""
+        return None
+
+    def conflicts(self, knobs: Knobs) -> str | None:
+        """Why these values exclude each other or another technique's, with what to choose instead, or None."""
+        return None
+
+    def irrelevant(self, knobs: Knobs) -> Mapping[str, str]:
+        """Names of own knobs that have no effect beside the other values, each with the reason."""
+        return {}
+
+    def expect(self, knobs: Knobs) -> Mapping[str, Effect]:
+        """Expected effect of these values on metrics, against the defaults."""
+        return {}
+
+    def footprint(self, knobs: Knobs, footprint: Footprint) -> Footprint:
+        """`footprint` as these values change it; called in `order`."""
+        return footprint
+
+    def defaults(self) -> dict[str, KnobValue]:
+        """Default value of every knob."""
+        return {knob.name: knob.default for knob in self.knobs}
+
+    def active(self, knobs: Knobs) -> bool:
+        """Whether any own knob differs from its default."""
+        return any(knobs.get(name, default) != default for name, default in self.defaults().items())
+
+    def hook(self, method: str, engine: str) -> Any:
+        """The method for an engine, e.g. hook("for", "transformers"), or None."""
+        return getattr(self, f"{method}_{engine}", None)

@@ -1,0 +1,218 @@
+"""The reference engine: a transformers model driven by our own token loop (prefill, then one forward pass a step).
+
+The model's class, weights, attention and cache objects are transformers' own; the loop only picks the next token and stamps it, so its
+greedy output equals `model.generate` token for token in fp32. Batches are padded on the left, with position ids that do not count the
+padding. Example::
+
+    engine = TransformersEngine(); engine.load(plan, emit); engine.setup(plan)
+    for tick in engine.generate(Batch(((1, 2, 3),), max_new_tokens=8)): print(tick.tokens)
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from playground.core.engine import Batch, Emit, Engine
+from playground.core.events import Tick
+from playground.core.machine import Machine
+from playground.core.plan import Plan
+from playground.techniques.setup import TransformersSetup
+
+
+class TransformersEngine(Engine):
+    """One loaded transformers model and its tokenizer."""
+
+    name = "transformers"
+    title = "transformers"
+    about = "Hugging Face transformers in eager PyTorch: what most people run first, and the reference for the output."
+
+    model: Any = None
+    tokenizer: Any = None
+    cache: Any = None
+    first_input: tuple[int, int, int] | None = None  # of the run's first batch: rows, tokens a row with padding, padded places
+    last_step_tokens = 0
+
+    @classmethod
+    def refuses(cls, machine: Machine, device: str) -> str | None:
+        """torch and transformers must be installed."""
+        for package in ("torch", "transformers"):
+            if package not in machine.packages:
+                return f"The engine transformers needs the package {package}: pip install {package}"
+        return None
+
+    def load(self, plan: Plan, emit: Emit) -> Mapping[str, Any]:
+        """Resolve, fetch if needed, load with the load-phase techniques."""
+        import torch
+        import transformers
+
+        from playground.models.resolve import resolve
+        from playground.models.tokenizer import load_tokenizer
+        from playground.models.weights import build_random, load_pretrained
+
+        transformers.logging.set_verbosity_error()
+        transformers.logging.disable_progress_bar()
+        resolved = resolve(plan.spec.model, emit)
+        started = time.perf_counter()
+        self.tokenizer = load_tokenizer(resolved)
+        self.options = TransformersSetup(device=plan.device)
+        self._apply(plan, "load")
+        dtype = getattr(torch, self.options.dtype)
+        build = build_random if resolved.random_weights else load_pretrained
+        self.model = build(resolved.folder, plan.device, dtype, **self.options.load)
+        self._synchronize()
+        return {
+            "name": resolved.name,
+            "source": resolved.source,
+            "kind": resolved.kind,
+            "random_weights": resolved.random_weights,
+            "config": dict(resolved.config),
+            "context_length": getattr(self.model.config.get_text_config(), "max_position_embeddings", None),
+            "load_s": time.perf_counter() - started,
+        }
+
+    def setup(self, plan: Plan) -> None:
+        """Run-phase techniques; the cache of an earlier run is dropped."""
+        self.cache = self.first_input = None
+        self.options.make_cache = None
+        self._apply(plan, "run")
+
+    def _apply(self, plan: Plan, phase: str) -> None:
+        for technique in plan.techniques:
+            if technique.phase == phase:
+                technique.hook("for", self.name)(plan.spec.knobs, self.options)
+
+    def prepare(self, prompt: str, chat: bool) -> tuple[str, tuple[int, ...]]:
+        """The chat template where there is one, then the tokenizer."""
+        text = self.tokenizer.chat(prompt) if chat else None
+        if text is None:
+            return prompt, self.tokenizer.encode(prompt)
+        return text, self.tokenizer.encode_chat(text)
+
+    def pieces(self) -> Callable[[int], str]:
+        """A fresh detokeniser."""
+        stream: Callable[[int], str] = self.tokenizer.pieces()
+        return stream
+
+    def generate(self, batch: Batch) -> Iterator[Tick]:
+        """Prefill, then a step a token; inference mode is entered for each step, so that the consumer's code is outside of it."""
+        import torch
+
+        ids, mask = self._padded(batch)
+        rows, length = ids.shape
+        total = length + batch.max_new_tokens
+        self.cache = self._fresh_cache(rows, total)
+        pick = self._picker(batch)
+        positions = torch.arange(total, device=ids.device).repeat(rows, 1)
+        if mask is not None:
+            positions = (positions - (length - mask[:, :length].sum(dim=1, keepdim=True))).clamp(min=0)
+        eos = frozenset() if batch.ignore_eos else self.tokenizer.eos_ids
+        finished = [False] * rows
+        start = 0
+        for end in range(length, total):
+            self.last_step_tokens = end - start
+            with torch.inference_mode():
+                logits = self.model(
+                    input_ids=ids[:, start:end],
+                    attention_mask=None if mask is None else mask[:, :end],
+                    position_ids=positions[:, start:end],
+                    past_key_values=self.cache,
+                    use_cache=self.cache is not None,
+                    logits_to_keep=1,
+                ).logits
+                chosen = pick(logits[:, -1])
+                ids[:, end] = chosen
+                tokens = chosen.tolist()  # waits for the device: the stamp below is when the tokens are on the host
+            yield Tick(time.perf_counter_ns(), tuple(() if done else (token,) for token, done in zip(tokens, finished, strict=True)))
+            finished = [done or token in eos for done, token in zip(finished, tokens, strict=True)]
+            if all(finished):
+                return
+            start = end if self.cache is not None else 0
+
+    def _padded(self, batch: Batch) -> tuple[Any, Any]:
+        """Token ids [rows, longest prompt + new tokens] on the device, padded on the left, and their mask, or None where nothing is
+        padded (a mask would forbid sdpa's fastest kernels)."""
+        import torch
+
+        longest = max(len(row) for row in batch.token_ids)
+        pads = [longest - len(row) for row in batch.token_ids]
+        ids = torch.zeros(len(pads), longest + batch.max_new_tokens, dtype=torch.long)
+        for number, row in enumerate(batch.token_ids):
+            ids[number, pads[number] : longest] = torch.tensor(row)
+        self.first_input = self.first_input or (len(pads), longest, sum(pads))
+        if not any(pads):
+            return ids.to(self.options.device), None
+        mask = torch.ones_like(ids)
+        for number, pad in enumerate(pads):
+            mask[number, :pad] = 0
+        return ids.to(self.options.device), mask.to(self.options.device)
+
+    def _fresh_cache(self, rows: int, tokens: int) -> Any:
+        """The cache for this batch; one of fixed size is used again when its shape still fits, as a warm-up is meant to show."""
+        import torch
+
+        make, old = self.options.make_cache, self.cache
+        self.cache = None
+        if make is None:
+            return None
+        if old is not None and old.is_compileable and old.layers[0].keys.shape[0::2] == (rows, tokens):
+            with torch.inference_mode():
+                old.reset()
+            return old
+        return make(self.model, rows, tokens)
+
+    def _picker(self, batch: Batch) -> Callable[[Any], Any]:
+        """Logits [rows, vocabulary] -> token ids [rows]: the argmax, or a sample at this temperature from a generator with this seed."""
+        import torch
+
+        if batch.temperature == 0:
+            return lambda logits: logits.argmax(dim=-1)
+        generator = torch.Generator(self.options.device).manual_seed(batch.seed)
+
+        def sample(logits: Any) -> Any:
+            probabilities = torch.softmax(logits.float() / batch.temperature, dim=-1)
+            return torch.multinomial(probabilities, 1, generator=generator).squeeze(1)
+
+        return sample
+
+    def score(self, token_ids: Sequence[int]) -> Any:
+        """One forward pass over the whole text, without a cache."""
+        import torch
+
+        with torch.inference_mode():
+            ids = torch.tensor([list(token_ids)], device=self.options.device)
+            logits = self.model(input_ids=ids, use_cache=False).logits[0, :-1]
+            return torch.log_softmax(logits.float(), dim=-1).cpu()
+
+    def memory(self) -> Mapping[str, float]:
+        """Real tensors, and on CUDA the allocator's peaks."""
+        from playground.measure.torch_memory import cache_bytes, cuda_peaks, module_bytes
+
+        values: dict[str, float] = {
+            "weights_bytes": module_bytes(self.model),
+            "kv_cache_bytes": cache_bytes(self.cache) if self.cache is not None else 0,
+        }
+        if self.cache is not None:
+            values["kv_bytes_per_number"] = self.cache.layers[0].keys.element_size()
+        return {**values, **(cuda_peaks() if self.options.device == "cuda" else {})}
+
+    def reset_peaks(self) -> None:
+        """CUDA's allocator peaks."""
+        from playground.measure.torch_memory import reset_cuda_peaks
+
+        if self.options.device == "cuda":
+            reset_cuda_peaks()
+
+    def _synchronize(self) -> None:
+        import torch
+
+        if self.options.device == "cuda":
+            torch.cuda.synchronize()
+
+    def close(self) -> None:
+        """The worker ends after this; references are dropped for callers that stay."""
+        self.model = self.tokenizer = self.cache = None
+
+
+ENGINE = TransformersEngine

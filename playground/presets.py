@@ -1,0 +1,128 @@
+"""Load and validate presets: workloads and experiments are TOML files in `presets/`, data and never code.
+
+An experiment file is also what `python -m playground run FILE.toml` takes: a baseline spec and `[[variant]]` tables with what differs::
+
+    title = "Precision ladder"
+    about = "What to look for."
+    [baseline]
+    model = "smollm2-135m-instruct"
+    knobs = { precision = "fp32" }
+    [[variant]]
+    precision = "bf16"
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from playground.core.places import PRESETS
+from playground.core.plan import complete, vary
+from playground.core.problem import Problem, did_you_mean
+from playground.core.spec import RunSpec, Workload
+from playground.techniques import techniques
+
+EXPERIMENT_FIELDS = ("title", "about", "baseline", "variant")
+
+
+@dataclass(frozen=True)
+class WorkloadPreset:
+    """Named prompts and lengths."""
+
+    name: str
+    title: str
+    about: str
+    workload: Workload
+
+
+@dataclass(frozen=True)
+class ExperimentPreset:
+    """A named comparison: `about` is one paragraph of what to look for; `specs[0]` is the baseline."""
+
+    name: str
+    title: str
+    about: str
+    specs: tuple[RunSpec, ...]
+
+
+def workloads(folder: Path = PRESETS / "workloads") -> list[WorkloadPreset]:
+    """All workload presets, by file name."""
+    return [_workload(path) for path in sorted(folder.glob("*.toml"))]
+
+
+def experiments(folder: Path = PRESETS / "experiments") -> list[ExperimentPreset]:
+    """All experiment presets, by file name."""
+    return [experiment(path) for path in sorted(folder.glob("*.toml"))]
+
+
+def experiment(path: Path) -> ExperimentPreset:
+    """One experiment from a TOML or JSON file: a bare spec, `{"variants": [spec, ...]}`, or a baseline with `[[variant]]` tables.
+
+    Raises Problem("user") that names the file for anything that is unknown or out of range.
+    """
+    data = _read(path)
+    try:
+        title = str(data.get("title", path.stem))
+        return ExperimentPreset(path.stem, title, str(data.get("about", "")).strip(), tuple(specs_from(data)))
+    except Problem as problem:
+        raise Problem(problem.kind, f"{path.name}: {problem.message}", problem.detail) from None
+
+
+def specs_from(data: Mapping[str, Any]) -> list[RunSpec]:
+    """Specs from the three forms that a file or an API call may have; each is checked against the techniques."""
+    if "variants" in data:
+        given = data["variants"]
+        if not isinstance(given, Sequence) or isinstance(given, str) or not given:
+            raise Problem("user", "variants must be a list of at least one experiment.")
+        specs = [RunSpec.from_dict(item) for item in given]
+    elif "baseline" in data or "variant" in data:
+        specs = _with_variants(data)
+    else:
+        specs = [RunSpec.from_dict({name: value for name, value in data.items() if name not in ("title", "about")})]
+    for spec in specs:
+        complete(spec, techniques())
+    return specs
+
+
+def _with_variants(data: Mapping[str, Any]) -> list[RunSpec]:
+    for name in data:
+        if name not in EXPERIMENT_FIELDS:
+            raise Problem("user", "the experiment: " + did_you_mean("there is no setting", name, EXPERIMENT_FIELDS))
+    baseline = RunSpec.from_dict(data.get("baseline", {}))
+    variants = data.get("variant", [])
+    if not isinstance(variants, list) or not all(isinstance(item, Mapping) for item in variants):
+        raise Problem("user", "variant must be a list of tables: write [[variant]] above each.")
+    specs = [baseline]
+    for changes in variants:
+        label = str(changes.get("label", ""))
+        varied = vary(baseline, {name: value for name, value in changes.items() if name != "label"}, techniques())
+        specs.append(varied.replace(label=label) if label else varied)
+    return specs
+
+
+def _workload(path: Path) -> WorkloadPreset:
+    data = _read(path)
+    title, about = str(data.pop("title", path.stem)), str(data.pop("about", ""))
+    try:
+        return WorkloadPreset(path.stem, title, about, RunSpec.from_dict({"workload": data}).workload)
+    except Problem as problem:
+        raise Problem(problem.kind, f"{path.name}: {problem.message}") from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        data = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except FileNotFoundError:
+        raise Problem("user", f"There is no file {path}.") from None
+    except OSError as error:
+        raise Problem("user", f"{path} cannot be read: {error.strerror}.") from None
+    except (ValueError, UnicodeDecodeError) as error:
+        raise Problem("user", f"{path.name} is not valid {path.suffix.lstrip('.').upper() or 'TOML'}: {error}") from None
+    if not isinstance(data, dict):
+        raise Problem("user", f"{path.name} must hold a table of names and values.")
+    return data

@@ -1,0 +1,80 @@
+"""KV cache: keep the keys and values of earlier tokens, or compute them again at every step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from playground.core.knobs import Choice
+from playground.core.technique import Effect, Explanation, Finding, Footprint, Knobs, Technique
+from playground.techniques.setup import TransformersSetup
+
+CLASSES = {"dynamic": "DynamicCache", "static": "StaticCache"}
+
+
+class KVCache(Technique):
+    """No cache, a growing cache, or one that is allocated once at full length."""
+
+    name = "kv_cache"
+    title = "KV cache"
+    group = "Caching"
+    order = 30
+    phase = "run"
+    knobs = (
+        Choice(
+            "kv_cache",
+            "KV cache",
+            ("off", "dynamic", "static"),
+            "dynamic",
+            "Keep keys and values of earlier tokens: off computes the whole sequence at every step.",
+        ),
+    )
+    explain = Explanation(
+        what="Attention needs the keys and values of all earlier tokens. A cache keeps them: dynamic grows by one token a step, static is "
+        "allocated once at full length and filled in place.",
+        helps="A step then costs one token instead of the whole sequence; the longer the text, the larger the gain. Static shapes are what "
+        "CUDA graphs and compilation need.",
+        costs="Memory that grows with layers, tokens and batch. A static cache takes its full size from the first token on, and attention "
+        "reads its unused part too.",
+    )
+    cases = ({"kv_cache": "off"}, {"kv_cache": "dynamic"}, {"kv_cache": "static"})
+
+    def expect(self, knobs: Knobs) -> Mapping[str, Effect]:
+        """Against dynamic."""
+        if knobs["kv_cache"] == "off":
+            return {"kv_cache_bytes": "down", "itl_s": "up"}
+        return {"kv_cache_bytes": "same" if knobs["kv_cache"] == "dynamic" else "up"}
+
+    def footprint(self, knobs: Knobs, footprint: Footprint) -> Footprint:
+        """No cache, no bytes."""
+        return replace(footprint, kv_share=0.0) if knobs["kv_cache"] == "off" else footprint
+
+    def for_transformers(self, knobs: Knobs, setup: TransformersSetup) -> None:
+        """A factory of transformers' own cache classes."""
+        from transformers import DynamicCache, StaticCache
+
+        def dynamic(model: Any, rows: int, tokens: int) -> Any:
+            return DynamicCache(config=model.config)
+
+        def static(model: Any, rows: int, tokens: int) -> Any:
+            return StaticCache(config=model.config, max_cache_len=tokens)
+
+        setup.make_cache = {"off": None, "dynamic": dynamic, "static": static}[str(knobs["kv_cache"])]
+
+    def evidence_for_transformers(self, knobs: Knobs, engine: Any) -> Finding:
+        """Looks at the cache object that the first pass used and at the tokens of its last forward call."""
+        wanted = str(knobs["kv_cache"])
+        if wanted == "off":
+            ok = engine.cache is None
+            return Finding(ok, f"no cache was kept: the last step ran all {engine.last_step_tokens} tokens of the row again")
+        if engine.cache is None:
+            return Finding(False, "no cache object exists")
+        kind = type(engine.cache).__name__
+        keys = engine.cache.layers[0].keys
+        shape = " x ".join(str(size) for size in keys.shape)
+        text = f"cache is {kind}: {len(engine.cache.layers)} layers, keys {shape} (rows x heads x tokens x head size)"
+        return Finding(kind == CLASSES[wanted] and engine.last_step_tokens == 1, text)
+
+
+TECHNIQUE = KVCache()

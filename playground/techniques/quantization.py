@@ -1,0 +1,161 @@
+"""Quantization of the decoder's linear layers with bitsandbytes: int8 (LLM.int8), nf4 and fp4."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from playground.core.knobs import Choice, Range, Toggle
+from playground.core.machine import Machine
+from playground.core.technique import Effect, Explanation, Finding, Footprint, Knobs, Technique
+from playground.techniques.precision import DTYPES
+from playground.techniques.setup import TransformersSetup
+
+FOUR_BIT = ("nf4", "fp4")
+LAYERS = {"int8": "Linear8bitLt", "nf4": "Linear4bit", "fp4": "Linear4bit"}
+
+
+class Quantization(Technique):
+    """Linear weights in 8 or 4 bits, dequantized (4 bit) or multiplied as integers (int8) at each step."""
+
+    name = "quantization"
+    title = "Quantization"
+    group = "Numbers"
+    order = 20
+    phase = "load"
+    knobs = (
+        Choice("quantization", "Quantization", ("none", "int8", "nf4", "fp4"), "none", "Bits of the linear weights (bitsandbytes)."),
+        Toggle("double_quantization", "Double quantization", False, "Quantize the 4-bit scales too: about 0.4 bit less a weight.", True),
+        Choice(
+            "compute_dtype",
+            "4-bit compute dtype",
+            ("auto", "fp32", "fp16", "bf16"),
+            "auto",
+            "Format in which dequantized 4-bit weights are multiplied; auto is the precision above.",
+            True,
+        ),
+        Range(
+            "int8_threshold",
+            "int8 outlier threshold",
+            0.0,
+            20.0,
+            0.5,
+            6.0,
+            "Activations above it are multiplied in fp16; 0 multiplies all in int8.",
+            advanced=True,
+        ),
+    )
+    explain = Explanation(
+        what="Stores the decoder's linear weights in 8 or 4 bits with a scale per row or block; embeddings, norms and the output head "
+        "stay in 16 or 32 bits.",
+        helps="A model fits where it did not, and decoding can get faster where reading weights is the limit.",
+        costs="Output quality, most at 4 bit and for small models. Extra kernels a layer: where launching kernels is the limit, int8 and "
+        "4-bit are slower than bf16, not faster.",
+    )
+    cases = (
+        {"quantization": "int8", "precision": "fp16"},
+        {"quantization": "int8", "precision": "fp16", "int8_threshold": 0.0},
+        {"quantization": "nf4"},
+        {"quantization": "fp4"},
+        {"quantization": "nf4", "double_quantization": True, "compute_dtype": "fp32"},
+    )
+
+    def requires(self, knobs: Knobs, machine: Machine) -> str | None:
+        """bitsandbytes and accelerate, and on CUDA compute capability 6.0 (README of bitsandbytes 0.50)."""
+        if knobs["quantization"] == "none":
+            return None
+        for package in ("bitsandbytes", "accelerate"):
+            if package not in machine.packages:
+                return f"needs the package {package}, which is not installed: pip install {package}"
+        if machine.gpus and machine.gpus[0].capability < (6, 0):
+            major, minor = machine.gpus[0].capability
+            return f"needs CUDA compute capability 6.0; {machine.gpus[0].name} has {major}.{minor}"
+        return None
+
+    def conflicts(self, knobs: Knobs) -> str | None:
+        """int8 multiplies fp16 activations: any other precision would be cast in every layer."""
+        if knobs["quantization"] == "int8" and knobs["precision"] != "fp16":
+            return (
+                f"int8 and {knobs['precision']} exclude each other: bitsandbytes multiplies int8 weights with fp16 activations and would "
+                "cast in every layer. Set precision to fp16."
+            )
+        return None
+
+    def irrelevant(self, knobs: Knobs) -> Mapping[str, str]:
+        """The advanced knobs belong to one kind of quantization each."""
+        reasons = {}
+        if knobs["quantization"] not in FOUR_BIT:
+            reasons["double_quantization"] = reasons["compute_dtype"] = "it applies to nf4 and fp4."
+        if knobs["quantization"] != "int8":
+            reasons["int8_threshold"] = "it applies to int8."
+        return reasons
+
+    def expect(self, knobs: Knobs) -> Mapping[str, Effect]:
+        """Fewer bytes, some loss of quality; speed depends on the machine."""
+        if knobs["quantization"] == "none":
+            return {}
+        return {"weights_bytes": "down", "kv_cache_bytes": "same", "kld_mean": "up", "top1_agreement": "down"}
+
+    def footprint(self, knobs: Knobs, footprint: Footprint) -> Footprint:
+        """int8: 8 bits and a 32-bit scale a row (counted as 0.02 bits); 4 bit: a 32-bit scale per 64 weights is 0.5 bits, double
+        quantization leaves 8/64 + 32/(64 x 256) = 0.127 bits (QLoRA paper, section 3)."""
+        kind = knobs["quantization"]
+        if kind == "none":
+            return footprint
+        if kind == "int8":
+            return replace(footprint, linear_bits=8.02)
+        return replace(footprint, linear_bits=4.127 if knobs["double_quantization"] else 4.5)
+
+    def for_transformers(self, knobs: Knobs, setup: TransformersSetup) -> None:
+        """A BitsAndBytesConfig for `from_pretrained`."""
+        kind = str(knobs["quantization"])
+        if kind == "none":
+            return
+        import torch
+        from transformers import BitsAndBytesConfig
+
+        if kind == "int8":
+            config = BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=float(knobs["int8_threshold"]))
+        else:
+            compute = str(knobs["compute_dtype"])
+            config = BitsAndBytesConfig(
+                load_in_4bit=True,
+                bnb_4bit_quant_type=kind,
+                bnb_4bit_use_double_quant=bool(knobs["double_quantization"]),
+                bnb_4bit_compute_dtype=getattr(torch, DTYPES.get(compute, setup.dtype)),
+            )
+        setup.load["quantization_config"] = config
+
+    def evidence_for_transformers(self, knobs: Knobs, engine: Any) -> Finding:
+        """Counts the linear layers by their real class, without the output head, and reads the state of one of them."""
+        kind = str(knobs["quantization"])
+        head = engine.model.get_output_embeddings()
+        linears = [m for m in engine.model.modules() if type(m).__name__ in ("Linear", *LAYERS.values()) and m is not head]
+        if kind == "none":
+            packed = sum(type(m).__name__ != "Linear" for m in linears)
+            return Finding(packed == 0, f"{len(linears)} linear layers, {packed} of them quantized by bitsandbytes")
+        right = [m for m in linears if type(m).__name__ == LAYERS[kind] and _is(m, kind)]
+        text = f"{len(right)} of {len(linears)} Linear layers are {LAYERS[kind]} ({kind}{_details(right[:1], kind)})"
+        return Finding(bool(right) and len(right) == len(linears), text)
+
+
+def _is(layer: Any, kind: str) -> bool:
+    if kind == "int8":
+        return "int8" in str(layer.weight.dtype)
+    state = getattr(layer.weight, "quant_state", None)
+    return state is not None and state.quant_type == kind
+
+
+def _details(layers: list[Any], kind: str) -> str:
+    """Settings read back from the layer, not from the knobs."""
+    for layer in layers:
+        if kind == "int8":
+            return f", outlier threshold {layer.state.threshold:g}"
+        state = layer.weight.quant_state
+        dtype = str(layer.compute_dtype).removeprefix("torch.")
+        return f", blocks of {state.blocksize}, {'double quantization, ' if state.nested else ''}compute {dtype}"
+    return ""
+
+
+TECHNIQUE = Quantization()
