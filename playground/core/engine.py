@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 from playground.core.events import Event, Tick
@@ -38,7 +39,8 @@ class Engine:
     name: ClassVar[str]
     title: ClassVar[str]
     about: ClassVar[str]
-    any_technique: ClassVar[bool] = False
+    any_technique: ClassVar[bool] = False  # takes every technique without applying it, so it needs nothing that they require
+    facts: Mapping[str, Any] = MappingProxyType({})  # what `load` returned; kept by run.execute for the runs that reuse the engine
 
     @classmethod
     def refuses(cls, machine: Machine, device: str) -> str | None:

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from playground.core.problem import Problem, did_you_mean
@@ -77,6 +78,8 @@ class Range:
             if isinstance(value, bool):
                 raise ValueError
             number = float(str(value))
+            if not math.isfinite(number):
+                raise ValueError
         except ValueError:
             raise Problem("user", f"{self.name}: expected a number, got {value!r}.") from None
         if isinstance(self.step, int) and number != int(number):

@@ -109,7 +109,7 @@ def missing(technique: Technique, knobs: Mapping[str, KnobValue], engine: type[E
     """Why one technique's values cannot work with this engine on this machine, or None."""
     if not engine.supports(technique):
         return f"the engine {engine.name} does not support it." if technique.active(knobs) else None
-    return technique.requires(knobs, machine)
+    return None if engine.any_technique else technique.requires(knobs, machine)
 
 
 def option_reasons(

@@ -1,0 +1,42 @@
+"""Every metric has a unit, a direction and a formula; every preset loads and says what to look for."""
+
+from __future__ import annotations
+
+import pytest
+
+from playground.core.plan import complete
+from playground.measure.metrics import METRICS
+from playground.presets import ExperimentPreset, WorkloadPreset, experiments, workloads
+from playground.techniques import techniques
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_a_metric_has_a_title_a_unit_a_direction_and_a_formula(name: str) -> None:
+    metric = METRICS[name]
+    assert metric.name == name
+    assert metric.title
+    assert metric.unit
+    assert metric.direction in ("lower", "higher", "none")
+    assert len(metric.formula) > 5
+
+
+def test_the_presets_of_the_main_job_are_there() -> None:
+    assert {"precision-ladder", "quantization", "kv-cache", "batch-size"} <= {preset.name for preset in experiments()}
+
+
+@pytest.mark.parametrize("preset", experiments(), ids=lambda p: p.name)
+def test_an_experiment_preset_compares_and_says_what_to_look_for(preset: ExperimentPreset) -> None:
+    assert preset.title
+    assert len(preset.about) > 150
+    assert 2 <= len(preset.specs) <= 4
+    assert len({complete(spec, techniques()).fingerprint() for spec in preset.specs}) == len(preset.specs)
+    assert all(spec.label for spec in preset.specs)
+
+
+@pytest.mark.parametrize("workload", [*workloads(), *experiments()], ids=lambda p: p.name)
+def test_each_prompt_is_one_line_since_the_page_takes_one_prompt_a_line(workload: WorkloadPreset | ExperimentPreset) -> None:
+    loads = [workload.workload] if isinstance(workload, WorkloadPreset) else [spec.workload for spec in workload.specs]
+    for load in loads:
+        for prompt in load.prompts:
+            assert "\n" not in prompt
+            assert prompt == prompt.strip()

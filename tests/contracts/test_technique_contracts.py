@@ -1,0 +1,120 @@
+"""What every technique must keep; parametrised by the registry, so that a new file is tested without editing this one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from playground.core.engine import Batch
+from playground.core.knobs import Choice, Range
+from playground.core.plan import Plan, complete, knob_index, load_key, ordered, plan_for
+from playground.core.problem import Problem
+from playground.core.spec import RunSpec
+from playground.core.technique import Footprint, Technique
+from playground.engines import engine_class, engines
+from playground.measure.machine import probe
+from playground.measure.metrics import METRICS
+from playground.techniques import techniques
+
+ALL = ordered(techniques())
+CASES = [pytest.param(t, dict(case), id=f"{t.name}-{'-'.join(map(str, case.values()))}") for t in ALL for case in t.cases]
+
+
+def tiny_plan(knobs: dict[str, Any]) -> Plan:
+    spec = RunSpec(model="shape:tiny", device="cpu", knobs={"precision": "fp32", **knobs})
+    return plan_for(spec, techniques(), engine_class("transformers"), probe())
+
+
+@pytest.mark.parametrize("technique", ALL, ids=lambda t: t.name)
+def test_a_technique_and_its_knobs_are_explained_in_sentences(technique: Technique) -> None:
+    for text in (technique.explain.what, technique.explain.helps, technique.explain.costs, *(knob.help for knob in technique.knobs)):
+        assert len(text) > 20
+        assert text.endswith(".")
+    assert technique.title
+    assert technique.group
+    for knob in technique.knobs:
+        assert knob.label
+        assert knob.parse(knob.default) == knob.default
+
+
+@pytest.mark.parametrize("technique", ALL, ids=lambda t: t.name)
+def test_a_technique_proves_itself_in_every_engine_that_supports_it(technique: Technique) -> None:
+    supporting = [name for name in engines() if technique.hook("for", name)]
+    assert supporting
+    for name in supporting:
+        assert technique.hook("evidence_for", name), f"{technique.name} has no evidence for the engine {name}"
+
+
+@pytest.mark.parametrize("technique", ALL, ids=lambda t: t.name)
+def test_cases_cover_every_option_and_are_legal(technique: Technique) -> None:
+    for knob in technique.knobs:
+        tried = {case.get(knob.name, knob.default) for case in technique.cases}
+        if isinstance(knob, Choice) and not knob.advanced:
+            assert tried | {knob.default} == set(knob.options)
+        assert isinstance(knob, Range) or tried
+    for case in technique.cases:
+        complete(RunSpec(knobs=case), techniques())
+
+
+@pytest.mark.parametrize("technique", ALL, ids=lambda t: t.name)
+def test_expectations_name_metrics_that_exist(technique: Technique) -> None:
+    for case in technique.cases:
+        full = complete(RunSpec(knobs=case), techniques()).knobs
+        for metric, effect in technique.expect(full).items():
+            assert metric in METRICS
+            assert effect in ("up", "down", "same")
+        assert isinstance(technique.footprint(full, Footprint()), Footprint)
+
+
+@pytest.mark.parametrize(("technique", "case"), CASES)
+def test_a_case_runs_on_a_tiny_model_and_its_evidence_holds(technique: Technique, case: dict[str, Any]) -> None:
+    plan = tiny_plan(case)
+    engine = engine_class("transformers")()
+    engine.load(plan, lambda event: None)
+    engine.setup(plan)
+    rows = tuple((7, 8, 9, 10)[: 2 + row % 3] for row in range(int(plan.spec.knobs["batch_size"])))
+    ticks = list(engine.generate(Batch(rows, 4)))
+    assert [len(tick.tokens) for tick in ticks] == [len(rows)] * 4
+    for each in plan.techniques:
+        finding = engine.evidence(each, plan)
+        assert finding.ok, f"{each.name}: {finding.text}"
+        assert any(character.isdigit() for character in finding.text) or "no cache" in finding.text
+    engine.close()
+
+
+def test_evidence_fails_when_the_model_is_not_what_was_asked_for() -> None:
+    engine = engine_class("transformers")()
+    plan = tiny_plan({})
+    engine.load(plan, lambda event: None)
+    engine.setup(plan)
+    list(engine.generate(Batch(((7, 8),), 3)))
+    asked = {"precision": "bf16", "quantization": "nf4", "kv_cache": "static", "attention": "eager", "batch_size": 2}
+    wrong = complete(RunSpec(knobs=asked), techniques())
+    for technique in plan.techniques:
+        finding = technique.hook("evidence_for", "transformers")(wrong.knobs, engine)
+        assert not finding.ok, f"{technique.name} found proof of something that is not there: {finding.text}"
+
+
+def test_no_two_techniques_share_a_knob() -> None:
+    names = [knob.name for technique in ALL for knob in technique.knobs]
+    assert len(names) == len(set(names)) == len(knob_index(techniques()))
+
+
+def test_a_pair_that_excludes_itself_is_refused_with_the_way_out() -> None:
+    with pytest.raises(Problem, match="Set precision to fp16") as caught:
+        complete(RunSpec(knobs={"quantization": "int8", "precision": "bf16"}), techniques())
+    assert caught.value.kind == "user"
+
+
+def test_a_value_without_effect_is_refused() -> None:
+    with pytest.raises(Problem, match="applies to nf4 and fp4"):
+        complete(RunSpec(knobs={"double_quantization": True}), techniques())
+
+
+def test_run_time_knobs_share_a_worker_and_load_time_knobs_do_not() -> None:
+    def key(**knobs: Any) -> str:
+        return load_key(complete(RunSpec(knobs=knobs), techniques()), techniques())
+
+    assert key(kv_cache="off", batch_size=4) == key()
+    assert key(precision="fp32") != key()

@@ -1,0 +1,60 @@
+"""Specs: what is accepted, what is refused with which sentence, and what makes two runs the same."""
+
+from __future__ import annotations
+
+import tomllib
+from typing import Any
+
+import pytest
+
+from playground.core.problem import Problem
+from playground.core.spec import Protocol, RunSpec, Workload
+
+
+def test_a_spec_survives_json() -> None:
+    spec = RunSpec("m", knobs={"precision": "fp32"}, workload=Workload(("a", "b"), temperature=0.7), protocol=Protocol(0, 2, False))
+    assert RunSpec.from_dict(spec.to_dict()) == spec
+
+
+def test_a_spec_reads_from_toml() -> None:
+    text = 'model = "shape:tiny"\nknobs = { batch_size = 2 }\nworkload = { prompts = ["hi"], max_new_tokens = 3 }'
+    spec = RunSpec.from_dict(tomllib.loads(text))
+    assert (spec.model, spec.knobs, spec.workload.prompts, spec.workload.max_new_tokens) == ("shape:tiny", {"batch_size": 2}, ("hi",), 3)
+
+
+def test_the_fingerprint_ignores_the_label_and_nothing_else() -> None:
+    spec = RunSpec()
+    assert spec.replace(label="x").fingerprint() == spec.fingerprint()
+    for other in (
+        spec.replace(model="m"),
+        spec.replace(device="cpu"),
+        spec.replace(workload=Workload(seed=1)),
+        spec.replace(knobs={"a": 1}),
+    ):
+        assert other.fingerprint() != spec.fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        ({"workload": {"prompts": ["ok", "  "]}}, "Prompt 2 is empty"),
+        ({"workload": {"prompts": []}}, "at least one prompt"),
+        ({"workload": {"max_new_tokens": 0}}, "max_new_tokens must be a whole number from 1"),
+        ({"workload": {"max_new_tokens": -5}}, "max_new_tokens must be a whole number from 1"),
+        ({"workload": {"max_new_tokens": True}}, "max_new_tokens must be a whole number"),
+        ({"workload": {"temperature": -1}}, "temperature must be from 0"),
+        ({"workload": {"temperature": float("nan")}}, "temperature must be from 0"),
+        ({"workload": {"seed": -1}}, "seed must be a whole number"),
+        ({"workload": {"ignore_eos": "yes"}}, "ignore_eos must be true or false"),
+        ({"workload": {"max_tokens": 5}}, "did you mean 'max_new_tokens'"),
+        ({"protocol": {"repeats": 0}}, "repeats must be a whole number from 1"),
+        ({"device": "gpu"}, "no device 'gpu'"),
+        ({"model": " "}, "Choose a model"),
+        ({"modle": "x"}, "did you mean 'model'"),
+        ({"knobs": ["precision"]}, "knobs must be a table"),
+    ],
+)
+def test_bad_input_is_refused_with_a_sentence(data: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(Problem, match=sentence) as caught:
+        RunSpec.from_dict(data)
+    assert caught.value.kind == "user"

@@ -1,0 +1,144 @@
+"""The reference engine against transformers' own `generate`, on the real default model in fp32."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from playground.core.engine import Batch
+from playground.core.plan import Plan, plan_for
+from playground.core.spec import DEFAULT_MODEL, RunSpec
+from playground.engines import engine_class
+from playground.measure.machine import probe
+from playground.techniques import techniques
+
+PROMPTS = ("What is the capital of France?", "Write one sentence about the sea, the moon and an old lighthouse.", "Count to ten.")
+
+
+def plan(model: str = DEFAULT_MODEL, **knobs: Any) -> Plan:
+    spec = RunSpec(model=model, device="cpu", knobs=knobs)
+    return plan_for(spec, techniques(), engine_class("transformers"), probe())
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Any]:
+    loaded = engine_class("transformers")()
+    loaded.load(plan(precision="fp32"), lambda event: None)
+    yield loaded
+    loaded.close()
+
+
+def greedy(engine: Any, kv_cache: str, rows: tuple[tuple[int, ...], ...], tokens: int, ignore_eos: bool = True) -> list[list[int]]:
+    engine.setup(plan(precision="fp32", kv_cache=kv_cache))
+    out: list[list[int]] = [[] for _ in rows]
+    for tick in engine.generate(Batch(rows, tokens, ignore_eos=ignore_eos)):
+        for row, ids in zip(out, tick.tokens, strict=True):
+            row.extend(ids)
+    return out
+
+
+def reference(engine: Any, ids: tuple[int, ...], tokens: int, **arguments: Any) -> list[int]:
+    import torch
+
+    given = torch.tensor([ids])
+    out = engine.model.generate(
+        given, attention_mask=torch.ones_like(given), do_sample=False, max_new_tokens=tokens, pad_token_id=0, **arguments
+    )
+    return out[0, len(ids) :].tolist()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kv_cache", "tokens"), [("dynamic", 48), ("static", 48), ("off", 24)])
+def test_greedy_tokens_equal_those_of_generate_for_every_cache_setting(engine: Any, kv_cache: str, tokens: int) -> None:
+    _, ids = engine.prepare(PROMPTS[0], True)
+    expected = reference(engine, ids, tokens, min_new_tokens=tokens)
+    # generate forbids the end-of-text token below min_new_tokens instead of going on after it: compare up to the first one
+    eos = next((n for n, token in enumerate(greedy(engine, kv_cache, (ids,), tokens)[0]) if token in engine.tokenizer.eos_ids), tokens)
+    assert eos > 8
+    assert greedy(engine, kv_cache, (ids,), tokens)[0][:eos] == expected[:eos]
+
+
+@pytest.mark.slow
+def test_the_end_of_text_token_ends_a_row_as_in_generate(engine: Any) -> None:
+    _, ids = engine.prepare(PROMPTS[0], True)
+    expected = reference(engine, ids, 64)
+    assert len(expected) < 64, "the question must have a short answer for this test to say anything"
+    assert greedy(engine, "dynamic", (ids,), 64, ignore_eos=False)[0] == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kv_cache", ["dynamic", "static", "off"])
+def test_a_padded_row_gives_the_text_of_the_row_alone(engine: Any, kv_cache: str) -> None:
+    rows = tuple(engine.prepare(prompt, True)[1] for prompt in PROMPTS)
+    assert len({len(row) for row in rows}) > 1, "the rows must differ in length"
+    together = greedy(engine, kv_cache, rows, 16)
+    assert together == [greedy(engine, kv_cache, (row,), 16)[0] for row in rows]
+
+
+@pytest.mark.slow
+def test_rows_that_end_early_fall_silent_while_the_others_go_on(engine: Any) -> None:
+    rows = tuple(engine.prepare(prompt, True)[1] for prompt in PROMPTS[:2])
+    together = greedy(engine, "dynamic", rows, 64, ignore_eos=False)
+    assert together == [greedy(engine, "dynamic", (row,), 64, ignore_eos=False)[0] for row in rows]
+    assert len(together[0]) < len(together[1])
+
+
+@pytest.mark.slow
+def test_scores_are_the_log_probabilities_of_the_model(engine: Any) -> None:
+    import torch
+
+    _, ids = engine.prepare("The quick brown fox jumps over the lazy dog.", False)
+    with torch.no_grad():
+        expected = torch.log_softmax(engine.model(torch.tensor([ids])).logits[0, :-1].double(), dim=-1)
+    scores = engine.score(ids)
+    assert scores.shape == (len(ids) - 1, engine.model.config.vocab_size)
+    assert torch.allclose(scores.double(), expected, atol=1e-4)
+    assert torch.allclose(scores.exp().sum(dim=-1), torch.ones(len(ids) - 1), atol=1e-4)
+
+
+@pytest.mark.slow
+def test_the_default_model_knows_the_capital_of_france(engine: Any) -> None:
+    _, ids = engine.prepare("What is the capital of France?", True)
+    piece = engine.pieces()
+    text = "".join(piece(token) for token in greedy(engine, "dynamic", (ids,), 12)[0])
+    assert "Paris" in text
+
+
+@pytest.fixture
+def tiny() -> Any:
+    loaded = engine_class("transformers")()
+    loaded.load(plan("shape:tiny", precision="fp32"), lambda event: None)
+    return loaded
+
+
+def test_sampling_repeats_with_its_seed_and_changes_with_another(tiny: Any) -> None:
+    tiny.setup(plan("shape:tiny", precision="fp32"))
+
+    def sample(seed: int) -> list[int]:
+        return [tick.tokens[0][0] for tick in tiny.generate(Batch(((1, 2, 3),), 16, temperature=1.0, seed=seed))]
+
+    assert sample(1) == sample(1)
+    assert sample(1) != sample(2)
+
+
+def test_a_static_cache_is_kept_between_passes_of_one_shape_and_starts_empty(tiny: Any) -> None:
+    tiny.setup(plan("shape:tiny", precision="fp32", kv_cache="static"))
+    batch = Batch(((1, 2, 3),), 8)
+    first = [tick.tokens for tick in tiny.generate(batch)]
+    cache = tiny.cache
+    assert [tick.tokens for tick in tiny.generate(batch)] == first
+    assert tiny.cache is cache
+    list(tiny.generate(Batch(((1, 2, 3, 4),), 8)))
+    assert tiny.cache is not cache
+
+
+def test_an_abandoned_generation_leaves_the_engine_usable(tiny: Any) -> None:
+    tiny.setup(plan("shape:tiny", precision="fp32"))
+    batch = Batch(((5, 6),), 8)
+    whole = [tick.tokens for tick in tiny.generate(batch)]
+    half = tiny.generate(batch)
+    next(half)
+    half.close()
+    assert [tick.tokens for tick in tiny.generate(batch)] == whole
