@@ -1,0 +1,267 @@
+"""The command line: `python -m playground run | models | doctor`. The page and the command line call the same execution.
+
+Results go to stdout, progress to stderr. Exit status: 0 done, 1 a run failed or was stopped, 2 wrong usage. Examples::
+
+    python -m playground run --prompt "Why is the sky blue?" --set precision=fp32 --variant precision=bf16
+    python -m playground run quantization --json result.json        # a preset by name
+    python -m playground doctor
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import signal
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from playground import __version__
+from playground.core.events import Event, Evidence, Failed, Phase, Progress, Warned
+from playground.core.places import PRESETS, home
+from playground.core.plan import Techniques, knob_index, option_reasons, parse_knobs, plan_for, vary
+from playground.core.problem import Problem
+from playground.core.spec import RunSpec
+from playground.engines import engine_class, engines
+from playground.measure.machine import probe
+from playground.measure.metrics import METRICS
+from playground.presets import ExperimentPreset, experiment, experiments
+from playground.results.numbers import shown
+from playground.techniques import techniques
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse and run one command; returns the exit status."""
+    args = parser().parse_args(arguments)
+    try:
+        status: int = args.command(args)
+    except Problem as problem:
+        print(f"playground: {problem.message}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # the reader of our output, such as `head`, has gone
+        sys.stderr.close()
+        return 1
+    return status
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and their flags."""
+    root = argparse.ArgumentParser(
+        prog="python -m playground", description="Measure and compare inference optimisations of language models."
+    )
+    root.add_argument("--version", action="version", version=__version__)
+    commands = root.add_subparsers(required=True, metavar="run | models | doctor")
+    _run_flags(commands.add_parser("run", help="run one or several variants and print their numbers"))
+    models = commands.add_parser("models", help="list the models of the catalogue")
+    models.add_argument("--json", metavar="OUT", help="write JSON to this file, - for stdout")
+    models.set_defaults(command=_models)
+    doctor = commands.add_parser("doctor", help="what this machine can do: devices, knobs, versions, memory, folders")
+    doctor.add_argument("--json", metavar="OUT", help="write JSON to this file, - for stdout")
+    doctor.set_defaults(command=_doctor)
+    return root
+
+
+def _run_flags(run: argparse.ArgumentParser) -> None:
+    knobs = ", ".join(knob_index(techniques()))
+    names = ", ".join(path.stem for path in sorted((PRESETS / "experiments").glob("*.toml")))
+    run.add_argument("spec", nargs="?", metavar="SPEC", help=f"a .toml or .json file, or a preset: {names}")
+    run.add_argument("--model", help="catalogue name, hub id, folder, .gguf file or shape:NAME")
+    run.add_argument("--engine", help=f"one of {', '.join(engines())}")
+    run.add_argument("--device", help="auto, cpu or cuda")
+    run.add_argument("--set", action="append", default=[], metavar="KNOB=VALUE", help=f"a knob of the baseline; knobs: {knobs}")
+    run.add_argument("--variant", action="append", default=[], metavar="KNOB=VALUE[,...]", help="add a variant that differs in these knobs")
+    run.add_argument("--prompt", action="append", metavar="TEXT", help="a prompt; give it again for more")
+    run.add_argument("--max-new-tokens", type=int, metavar="N")
+    run.add_argument("--temperature", type=float, metavar="T", help="0 is greedy")
+    run.add_argument("--seed", type=int, metavar="N")
+    run.add_argument("--stop-at-eos", action="store_true", help="end a row at the end-of-text token")
+    run.add_argument("--no-chat", action="store_true", help="do not apply the model's chat template")
+    run.add_argument("--warmups", type=int, metavar="N")
+    run.add_argument("--repeats", type=int, metavar="N")
+    run.add_argument("--no-quality", action="store_true", help="skip the quality pass")
+    run.add_argument("--title", help="what to call this experiment in the history and in a recording")
+    run.add_argument("--json", metavar="OUT", help="write the results as JSON to this file, - for stdout")
+    run.add_argument("--record", metavar="OUT.jsonl.gz", help="write all events as a recording that the replay engine plays")
+    run.add_argument("--quiet", action="store_true", help="no progress on stderr")
+    run.set_defaults(command=_run)
+
+
+def wanted(args: argparse.Namespace) -> ExperimentPreset:
+    """The experiment of a `run` command; raises Problem for anything that cannot run here."""
+    known = techniques()
+    title, about, specs = args.title or "Command line", "", [RunSpec(label="baseline")]
+    if args.spec:
+        named = next((preset for preset in experiments() if preset.name == args.spec), None)
+        preset = named or experiment(Path(args.spec))
+        title, about, specs = args.title or preset.title, preset.about, list(preset.specs)
+    specs = [_override(spec, args, known) for spec in specs]
+    for text in args.variant:
+        specs.append(vary(specs[0], _assignments(text.split(","), "--variant"), known))
+    machine = probe()
+    for spec in specs:
+        plan_for(spec, known, engine_class(spec.engine), machine)
+    return ExperimentPreset("command-line", title, about, tuple(specs))
+
+
+def _override(spec: RunSpec, args: argparse.Namespace, known: Techniques) -> RunSpec:
+    """`spec` with what the flags say."""
+    fields = {name: getattr(args, name) for name in ("model", "engine", "device") if getattr(args, name) is not None}
+    work = {name: getattr(args, name) for name in ("max_new_tokens", "temperature", "seed") if getattr(args, name) is not None}
+    work |= {"prompts": tuple(args.prompt)} if args.prompt else {}
+    work |= {"ignore_eos": False} if args.stop_at_eos else {}
+    work |= {"chat": False} if args.no_chat else {}
+    protocol = {name: getattr(args, name) for name in ("warmups", "repeats") if getattr(args, name) is not None}
+    protocol |= {"quality": False} if args.no_quality else {}
+    return spec.replace(
+        knobs={**spec.knobs, **parse_knobs(_assignments(args.set, "--set"), known)},
+        workload=dataclasses.replace(spec.workload, **work),
+        protocol=dataclasses.replace(spec.protocol, **protocol),
+        **fields,
+    )
+
+
+def _assignments(texts: Sequence[str], flag: str) -> dict[str, str]:
+    pairs = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip():
+            raise Problem("user", f"{flag} expects KNOB=VALUE, got {text!r}.")
+        pairs[name.strip()] = value.strip()
+    return pairs
+
+
+def _run(args: argparse.Namespace) -> int:
+    from playground.models.recording import write
+    from playground.results.store import Store
+    from playground.run.experiment import Experiment
+    from playground.run.runner import Runner
+
+    preset = wanted(args)
+    specs = preset.specs
+    cancel = threading.Event()
+    signal.signal(signal.SIGINT, lambda *_: cancel.set())
+    runner = Runner()
+    running = Experiment(specs, store=Store(home() / "results.sqlite"), title=preset.title)
+    recorded: list[list[Event]] = [[] for _ in specs]
+    try:
+        for index, event in running.run(runner, cancel):
+            recorded[index].append(event)
+            if not args.quiet:
+                _tell(specs[index].label or f"variant {index + 1}", event)
+    finally:
+        runner.close()
+    results = running.results
+    if args.record:
+        started = results[0]["provenance"]
+        machine = str(started.get("gpu") or started.get("cpu") or "unknown machine")
+        header = {
+            "title": preset.title,
+            "machine": machine,
+            "date": str(started.get("started_at", ""))[:10],
+            "about": preset.about,
+            "specs": specs,
+        }
+        write(Path(args.record), header, recorded)
+    if args.json:
+        _write_json(args.json, results[0] if len(results) == 1 else {"results": results})
+    if args.json != "-":
+        print(table(results))
+    return 0 if all(result["status"] == "done" for result in results) else 1
+
+
+def _tell(label: str, event: Event) -> None:
+    """One line of progress on stderr."""
+    if isinstance(event, Phase):
+        print(f"[{label}] {event.detail or event.name}", file=sys.stderr)
+    elif isinstance(event, Progress) and event.unit == "B":
+        total = f" of {shown(event.total, 'bytes')}" if event.total else ""
+        print(f"[{label}] {event.name}: {shown(event.done, 'bytes')}{total}", end="\r", file=sys.stderr)
+    elif isinstance(event, Evidence):
+        print(f"[{label}] {'✓' if event.ok else '✗'} {event.technique}: {event.text}", file=sys.stderr)
+    elif isinstance(event, Warned):
+        print(f"[{label}] warning: {event.message}", file=sys.stderr)
+    elif isinstance(event, Failed):
+        print(f"[{label}] failed ({event.kind}): {event.message}\n{event.detail}".rstrip(), file=sys.stderr)
+
+
+def table(results: Sequence[dict[str, Any]]) -> str:
+    """All metrics that at least one variant measured, a line each, a column a variant."""
+    rows = [["", *(result["label"] or f"variant {n}" for n, result in enumerate(results, 1))]]
+    rows.append(["status", *(result["status"] for result in results)])
+    for name, metric in METRICS.items():
+        values = [result["metrics"].get(name, {}) for result in results]
+        if any(value.get("value") is not None for value in values):
+            rows.append([metric.title, *(_cell(value) for value in values)])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def _cell(value: Mapping[str, Any]) -> str:
+    return "not available" if value.get("value") is None else shown(value["value"], value["unit"])
+
+
+def _write_json(target: str, data: Any) -> None:
+    text = json.dumps(data, indent=2, ensure_ascii=False)
+    if target == "-":
+        print(text)
+        return
+    try:
+        Path(target).write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise Problem("user", f"The results could not be written to {target}: {error.strerror}.") from None
+
+
+def _models(args: argparse.Namespace) -> int:
+    from playground.models.catalogue import catalogue
+
+    entries = catalogue()
+    if args.json:
+        _write_json(args.json, [dataclasses.asdict(entry) for entry in entries])
+    if args.json != "-":
+        for entry in entries:
+            print(f"{entry.name:<32}{entry.title}\n{'':<32}{entry.note}")
+        print("\nAlso: any hub id (org/name), a local folder, a .gguf file.")
+    return 0
+
+
+def examine() -> dict[str, Any]:
+    """What `doctor` says, as JSON values: machine, engines and knob options with the reasons why they cannot be used."""
+    machine, known = probe(), techniques()
+    device = machine.resolve("auto")
+    defaults = {name: knob.default for name, (_, knob) in knob_index(known).items()}
+    reasons = {}
+    for name in defaults:
+        found = option_reasons(name, defaults, known, engine_class("transformers"), machine)
+        reasons[name] = found
+    return {
+        "machine": dataclasses.asdict(machine),
+        "engines": {name: engine.refuses(machine, device) for name, engine in engines().items()},
+        "knobs": reasons,
+        "folders": {"home": str(home()), "models": str(home() / "models"), "results": str(home() / "results.sqlite")},
+    }
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    report = examine()
+    if args.json:
+        _write_json(args.json, report)
+    if args.json == "-":
+        return 0
+    machine = report["machine"]
+    memory = f"{shown(machine['free_bytes'], 'bytes')} free of {shown(machine['memory_bytes'], 'bytes')}"
+    print(f"machine   {machine['host']}: {machine['cpu']}, {machine['cores']} cores, {memory}")
+    for gpu in machine["gpus"]:
+        free = f"{shown(gpu['free_bytes'], 'bytes')} free of {shown(gpu['memory_bytes'], 'bytes')}"
+        print(f"gpu       {gpu['name']}, compute capability {'.'.join(map(str, gpu['capability']))}, driver {gpu['driver']}, {free}")
+    print(f"device    {machine['device']}" + (f" ({machine['no_cuda']})" if machine["no_cuda"] else ""))
+    print("versions  " + ", ".join(f"{name} {version}" for name, version in sorted(machine["packages"].items())))
+    for name, reason in report["engines"].items():
+        print(f"engine    {name}: {reason or 'ready'}")
+    for name, options in report["knobs"].items():
+        print(f"knob      {name}: " + ("; ".join(f"{option}: {reason}" for option, reason in options.items()) or "ready"))
+    for name, folder in report["folders"].items():
+        print(f"folder    {name}: {folder}")
+    return 0

@@ -1,0 +1,133 @@
+"""The command line as a person uses it: a subprocess, its exit status, what it prints and what it writes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+FAKE = ("--engine", "fake", "--model", "script:step_ms=1", "--max-new-tokens", "6", "--repeats", "2", "--quiet")
+
+
+def playground(*arguments: str, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "playground", *arguments],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def run_json(path: Path, *arguments: str) -> Any:
+    done = playground("run", *arguments, "--json", str(path))
+    assert done.returncode == 0, done.stderr
+    return json.loads(path.read_text())
+
+
+def test_one_variant_gives_one_result_in_the_documented_schema(tmp_path: Path) -> None:
+    result = run_json(tmp_path / "r.json", *FAKE, "--prompt", "one two", "--prompt", "three")
+    assert {"spec", "fingerprint", "status", "error", "provenance", "evidence", "metrics", "outputs", "verdict"} <= set(result)
+    assert result["status"] == "done"
+    assert result["error"] is None
+    assert [len(output["token_ids"]) for output in result["outputs"]] == [6, 6]
+    itl = result["metrics"]["itl_s"]
+    assert itl["kind"] == "measured"
+    assert itl["n"] == 2
+    assert itl["value"] >= 0.001
+    assert result["metrics"]["matching_tokens"]["kind"] == "not_available"
+    assert result["metrics"]["matching_tokens"]["value"] is None
+    assert result["metrics"]["matching_tokens"]["reason"]
+
+
+def test_several_variants_give_a_list_with_the_baseline_first(tmp_path: Path) -> None:
+    data = run_json(tmp_path / "r.json", *FAKE, "--variant", "batch_size=2", "--variant", "kv_cache=off,precision=fp32")
+    assert [result["label"] for result in data["results"]] == ["baseline", "Batch size 2", "KV cache off, fp32"]
+    assert [result["spec"]["knobs"]["batch_size"] for result in data["results"]] == [1, 2, 1]
+
+
+def test_json_on_stdout_is_json_alone() -> None:
+    done = playground("run", *FAKE, "--json", "-")
+    assert json.loads(done.stdout)["status"] == "done"
+
+
+def test_a_failed_run_exits_with_one_and_names_its_kind(tmp_path: Path) -> None:
+    out = tmp_path / "r.json"
+    done = playground("run", "--engine", "fake", "--model", "script:fail=oom,at=2", "--json", str(out))
+    assert done.returncode == 1
+    result = json.loads(out.read_text())
+    assert (result["status"], result["error"]["kind"]) == ("failed", "oom")
+    assert "oom" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--set", "precison=fp32"), "did you mean 'precision'"),
+        (("--set", "precision=fp31"), "did you mean 'fp32'"),
+        (("--set", "precision"), "expects KNOB=VALUE"),
+        (("--set", "batch_size=0"), "outside 1 to 256"),
+        (("--variant", "quantization=int8"), "Set precision to fp16"),
+        (("--max-new-tokens", "0"), "max_new_tokens must be a whole number from 1"),
+        (("--max-new-tokens", "-3"), "max_new_tokens must be a whole number from 1"),
+        (("--repeats", "0"), "repeats must be a whole number from 1"),
+        (("--prompt", " "), "Prompt 1 is empty"),
+        (("--engine", "transformer"), "did you mean 'transformers'"),
+        (("nowhere.toml",), "no file nowhere.toml"),
+    ],
+)
+def test_wrong_usage_exits_with_two_and_a_sentence(arguments: tuple[str, ...], sentence: str) -> None:
+    done = playground("run", *arguments)
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_file_with_an_unknown_setting_names_file_and_setting(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('[baseline]\nmodel = "shape:tiny"\n[[variant]]\nquantisation = "nf4"\n')
+    done = playground("run", str(path))
+    assert done.returncode == 2
+    assert "mine.toml" in done.stderr
+    assert "did you mean 'quantization'" in done.stderr
+
+
+def test_a_recording_plays_again_with_the_same_numbers(tmp_path: Path) -> None:
+    recording = tmp_path / "mine.jsonl.gz"
+    original = run_json(tmp_path / "a.json", *FAKE, "--record", str(recording))
+    again = run_json(tmp_path / "b.json", "--engine", "replay", "--model", f"recording:{recording}#0?speed=100", "--quiet")
+    assert again["metrics"]["itl_s"]["value"] == original["metrics"]["itl_s"]["value"]
+    assert again["metrics"]["itl_s"]["kind"] == "recorded"
+    assert again["outputs"] == original["outputs"]
+
+
+def test_doctor_says_what_every_knob_can_do_here() -> None:
+    report = json.loads(playground("doctor", "--json", "-").stdout)
+    assert report["machine"]["memory_bytes"] > report["machine"]["free_bytes"] > 0
+    assert report["engines"]["fake"] is None
+    assert {"precision", "quantization", "kv_cache", "batch_size", "attention"} <= set(report["knobs"])
+    assert Path(report["folders"]["home"]).is_dir()
+    text = playground("doctor").stdout
+    assert "knob      quantization: int8:" in text
+
+
+def test_models_lists_the_default_and_the_shapes() -> None:
+    names = {entry["name"] for entry in json.loads(playground("models", "--json", "-").stdout)}
+    assert {"smollm2-135m-instruct", "shape:tiny", "shape:llama-3.2-1b", "shape:llama-3.1-8b", "shape:qwen3-0.6b"} <= names
+
+
+def test_a_real_tiny_model_runs_two_variants_with_evidence(tmp_path: Path) -> None:
+    arguments = ("--model", "shape:tiny", "--device", "cpu", "--max-new-tokens", "4", "--repeats", "2", "--quiet")
+    data = run_json(tmp_path / "r.json", *arguments, "--variant", "quantization=nf4")
+    first, second = data["results"]
+    assert "are Linear4bit (nf4" in second["evidence"]["quantization"]
+    assert second["metrics"]["weights_bytes"]["value"] < first["metrics"]["weights_bytes"]["value"]
+    assert "random weights" in second["metrics"]["kld_mean"]["reason"]
