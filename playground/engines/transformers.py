@@ -60,7 +60,7 @@ class TransformersEngine(Engine):
         self._apply(plan, "load")
         dtype = getattr(torch, self.options.dtype)
         build = build_random if resolved.random_weights else load_pretrained
-        self.model = build(resolved.folder, plan.device, dtype, **self.options.load)
+        self.model = build(resolved.folder, dtype, plan.device, **self.options.load)
         self._synchronize()
         return {
             "name": resolved.name,
@@ -100,8 +100,8 @@ class TransformersEngine(Engine):
         import torch
 
         ids, mask = self._padded(batch)
-        rows, length = ids.shape
-        total = length + batch.max_new_tokens
+        rows, total = ids.shape
+        length = total - batch.max_new_tokens
         self.cache = self._fresh_cache(rows, total)
         pick = self._picker(batch)
         positions = torch.arange(total, device=ids.device).repeat(rows, 1)
