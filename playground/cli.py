@@ -136,7 +136,7 @@ def _assignments(texts: Sequence[str], flag: str) -> dict[str, str]:
 def _run(args: argparse.Namespace) -> int:
     from playground.models.recording import write
     from playground.results.store import Store
-    from playground.run.experiment import Experiment
+    from playground.run.experiment import run_experiment
     from playground.run.runner import Runner
 
     preset = wanted(args)
@@ -144,11 +144,9 @@ def _run(args: argparse.Namespace) -> int:
     cancel = threading.Event()
     signal.signal(signal.SIGINT, lambda *_: cancel.set())
     runner = Runner()
-    running = Experiment(specs, store=Store(home() / "results.sqlite"), title=preset.title)
-    recorded: list[list[Event]] = [[] for _ in specs]
+    running = run_experiment(specs, runner, cancel, store=Store(home() / "results.sqlite"), title=preset.title)
     try:
-        for index, event in running.run(runner, cancel):
-            recorded[index].append(event)
+        for index, event in running:
             if not args.quiet:
                 _tell(specs[index].label or f"variant {index + 1}", event)
     finally:
@@ -164,7 +162,7 @@ def _run(args: argparse.Namespace) -> int:
             "about": preset.about,
             "specs": specs,
         }
-        write(Path(args.record), header, recorded)
+        write(Path(args.record), header, running.events)
     if args.json:
         _write_json(args.json, results[0] if len(results) == 1 else {"results": results})
     if args.json != "-":
