@@ -101,9 +101,8 @@ def wanted(args: argparse.Namespace) -> ExperimentPreset:
     for text in args.variant:
         specs.append(vary(specs[0], _assignments(text.split(","), "--variant"), known))
     machine = probe()
-    for spec in specs:
-        plan_for(spec, known, engine_class(spec.engine), machine)
-    return ExperimentPreset("command-line", title, about, tuple(specs))
+    planned = [plan_for(spec, known, engine_class(spec.engine), machine).spec for spec in specs]
+    return ExperimentPreset("command-line", title, about, tuple(planned))
 
 
 def _override(spec: RunSpec, args: argparse.Namespace, known: Techniques) -> RunSpec:

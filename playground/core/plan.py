@@ -60,9 +60,9 @@ def complete(spec: RunSpec, techniques: Techniques) -> RunSpec:
     given = parse_knobs(spec.knobs, techniques)
     knobs = {name: given.get(name, knob.default) for name, (_, knob) in knob_index(techniques).items()}
     for technique in ordered(techniques):
-        for name, reason in technique.irrelevant(knobs).items():
+        for name, why in technique.irrelevant(knobs).items():
             if knobs[name] != technique.defaults()[name]:
-                raise Problem("user", f"{name}={knobs[name]} has no effect here: {reason}")
+                raise Problem("user", f"{name}={knobs[name]} has no effect here: {why}")
         if reason := technique.conflicts(knobs):
             raise Problem("user", reason)
     return spec.replace(knobs=knobs)
@@ -95,7 +95,7 @@ def describe(name: str, value: KnobValue, techniques: Techniques) -> str:
 def refusal(spec: RunSpec, techniques: Techniques, engine: type[Engine], machine: Machine) -> str | None:
     """Why a complete spec cannot run on this machine with this engine, or None."""
     device = machine.resolve(spec.device)
-    if device == "cuda" and not machine.gpus:
+    if device == "cuda" and machine.device != "cuda":
         return f"No CUDA device: {machine.no_cuda or 'none was found'}."
     if reason := engine.refuses(machine, device):
         return reason

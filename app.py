@@ -1,0 +1,53 @@
+"""Serve the page: `python app.py` opens http://localhost:7860.
+
+Flags: --host, --port, --share; GRADIO_SERVER_NAME, GRADIO_SERVER_PORT and GRADIO_SHARE give their defaults. On a Hugging Face Space the
+page listens on every address. Nothing here imports torch: models run in worker processes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+
+def arguments() -> argparse.ArgumentParser:
+    """The command line."""
+    on_space = bool(os.environ.get("SPACE_ID"))
+    parser = argparse.ArgumentParser(description="Inference Playground: compare ways to run a language model, side by side.")
+    parser.add_argument("--host", default=os.environ.get("GRADIO_SERVER_NAME", "0.0.0.0" if on_space else "127.0.0.1"), help="address")
+    parser.add_argument("--port", type=int, default=int(os.environ.get("GRADIO_SERVER_PORT", "7860")), help="port (default: 7860)")
+    shared = os.environ.get("GRADIO_SHARE", "").lower() in ("1", "true")
+    parser.add_argument("--share", action="store_true", default=shared, help="make a public link through Gradio's servers")
+    return parser
+
+
+def main() -> None:
+    """Parse, build, serve until interrupted."""
+    options = arguments().parse_args()
+    from playground.core.places import home
+    from playground.results.store import Store
+    from playground.run.jobs import Jobs
+    from playground.ui.page import build_page
+    from playground.ui.theme import look
+
+    store = Store(home() / "results.sqlite")
+    store.mark_interrupted()
+    jobs = Jobs(store)
+    page = build_page(jobs, store).queue(default_concurrency_limit=8, max_size=256)
+    try:
+        _, url, _ = page.launch(
+            server_name=options.host, server_port=options.port, share=options.share, quiet=True, prevent_thread_lock=True, ssr_mode=False,
+            **look(),
+        )  # fmt: skip
+        print(f"Inference Playground is ready: {url}", flush=True)
+        page.block_thread()
+    finally:
+        jobs.close()
+        store.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+// Draws panels of charts in place with Plotly.react, so that zoom, hover and hidden lines survive every update.
+// Runs inside gr.HTML's js_on_load, which gives: element, props, watch. The value is JSON:
+//   {"legend": [{"name", "variant"}], "groups": [{"title", "panels": [{"id", "title", "note", "height", "figure": {"data", "layout"} or null}]}]}
+// A trace belongs to a variant (trace.meta.variant), whose colour comes from the style sheet: --variant-0 (baseline) to --variant-3.
+
+const root = element.querySelector(".charts");
+const hidden = new Set();
+const coarse = window.matchMedia("(pointer: coarse)").matches;
+const config = {
+  displaylogo: false,
+  responsive: false,
+  displayModeBar: coarse ? false : "hover",
+  modeBarButtons: [["toImage", "resetScale2d"]],
+};
+
+function style(name) {
+  return getComputedStyle(element).getPropertyValue(name).trim();
+}
+
+function part(parent, selector, tag, className) {
+  let node = parent.querySelector(selector);
+  if (!node) {
+    node = document.createElement(tag);
+    node.className = className;
+    parent.appendChild(node);
+  }
+  return node;
+}
+
+function drawLegend(entries) {
+  const legend = part(root, ":scope > .legend", "div", "legend");
+  legend.setAttribute("role", "group");
+  legend.setAttribute("aria-label", "Show or hide a variant");
+  const key = JSON.stringify(entries);
+  if (legend.dataset.key === key) return;
+  legend.dataset.key = key;
+  legend.replaceChildren(
+    ...entries.map(({ name, variant }) => {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.className = `legend-item v${variant}`;
+      button.setAttribute("aria-pressed", String(!hidden.has(variant)));
+      button.append(Object.assign(document.createElement("i"), { className: "swatch" }), name);
+      button.onclick = () => {
+        hidden.has(variant) ? hidden.delete(variant) : hidden.add(variant);
+        button.setAttribute("aria-pressed", String(!hidden.has(variant)));
+        draw();
+      };
+      return button;
+    }),
+  );
+}
+
+function coloured(trace, colours) {
+  const variant = trace.meta && trace.meta.variant;
+  if (variant === undefined) return trace;
+  const colour = colours[variant] || colours[0];
+  const copy = { ...trace, visible: !hidden.has(variant) };
+  if (trace.line) copy.line = { ...trace.line, color: colour };
+  if (trace.marker) {
+    copy.marker = { ...trace.marker, color: colour };
+    if (trace.marker.line) copy.marker.line = { ...trace.marker.line, color: colour };
+  }
+  return copy;
+}
+
+function themedAxis(axis, look) {
+  const title = axis.title && { ...axis.title, font: { size: 12 } };
+  return { ...axis, title, gridcolor: look.grid, zerolinecolor: look.grid, linecolor: look.axis, tickcolor: look.axis, automargin: true, fixedrange: coarse };
+}
+
+function themed(figure, look) {
+  const layout = { ...figure.layout };
+  for (const name of Object.keys(layout)) {
+    if (/^[xy]axis\d*$/.test(name)) layout[name] = themedAxis(layout[name], look);
+  }
+  for (const name of ["xaxis", "yaxis"]) layout[name] = layout[name] || themedAxis({}, look);
+  layout.annotations = (layout.annotations || []).map((note) => ({ ...note, font: { ...note.font, color: look.quiet } }));
+  return {
+    data: figure.data.map((trace) => {
+      const copy = coloured(trace, look.colours);
+      if (trace.error_x) copy.error_x = { ...trace.error_x, color: look.ink };
+      return copy;
+    }),
+    layout: {
+      ...layout,
+      autosize: true,
+      uirevision: "keep",
+      paper_bgcolor: "rgba(0,0,0,0)",
+      plot_bgcolor: "rgba(0,0,0,0)",
+      dragmode: coarse ? false : "zoom",
+      font: { family: look.family, size: 12, color: look.quiet },
+      hoverlabel: { bgcolor: look.card, bordercolor: look.grid, font: { family: look.family, color: look.ink } },
+    },
+  };
+}
+
+function drawPanel(grid, panel, look) {
+  const card = part(grid, `:scope > [data-panel="${panel.id}"]`, "figure", "panel");
+  card.dataset.panel = panel.id;
+  const title = part(card, ":scope > figcaption", "figcaption", "");
+  if (title.textContent !== panel.title) title.textContent = panel.title;
+  const plot = part(card, ":scope > .plot", "div", "plot");
+  plot.style.height = `${panel.height || 200}px`;
+  const note = part(card, ":scope > .note", "p", "note");
+  note.textContent = panel.note || "";
+  note.hidden = !panel.note;
+  plot.hidden = !panel.figure;
+  if (panel.figure) {
+    const { data, layout } = themed(panel.figure, look);
+    Plotly.react(plot, data, layout, config);
+  }
+  return panel.id;
+}
+
+function drawGroup(group, index, look) {
+  const section = part(root, `:scope > [data-group="${index}"]`, "section", "group");
+  section.dataset.group = index;
+  const heading = part(section, ":scope > h4", "h4", "");
+  heading.textContent = group.title || "";
+  heading.hidden = !group.title;
+  const grid = part(section, ":scope > .grid", "div", "grid");
+  const drawn = new Set(group.panels.map((panel) => drawPanel(grid, panel, look)));
+  for (const card of [...grid.children]) if (!drawn.has(card.dataset.panel)) card.remove();
+}
+
+function draw() {
+  if (!window.Plotly || !root.isConnected) return;
+  const value = props.value ? JSON.parse(props.value) : { groups: [], legend: [] };
+  const look = {
+    colours: [0, 1, 2, 3].map((i) => style(`--variant-${i}`)),
+    ink: style("--ink"),
+    quiet: style("--quiet"),
+    grid: style("--hairline"),
+    axis: style("--hairline"),
+    card: style("--card"),
+    family: getComputedStyle(element).fontFamily,
+  };
+  root.parentElement.hidden = !value.groups.length;
+  drawLegend(value.legend || []);
+  value.groups.forEach((group, index) => drawGroup(group, index, look));
+  for (const section of [...root.querySelectorAll(":scope > section")]) {
+    if (Number(section.dataset.group) >= value.groups.length) section.remove();
+  }
+}
+
+let resizing = 0;
+new ResizeObserver(() => {
+  cancelAnimationFrame(resizing);
+  resizing = requestAnimationFrame(() => root.querySelectorAll(".js-plotly-plot").forEach((plot) => Plotly.Plots.resize(plot)));
+}).observe(root);
+new MutationObserver(draw).observe(document.body, { attributes: true, attributeFilter: ["class"] });
+watch("value", draw);
+draw();

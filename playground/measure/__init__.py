@@ -1,0 +1,1 @@
+"""Meters that sample physical quantities, and pure numbers derived from events."""

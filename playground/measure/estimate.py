@@ -1,0 +1,147 @@
+"""What a model will take in memory before it is loaded: parameters from its config, the KV cache by formula, activations roughly.
+
+Pure arithmetic on a Hugging Face config. Example::
+
+    parameters({"model_type": "llama", "hidden_size": 2048, ...}).total
+    estimate(config, Footprint(weight_bits=16, kv_bits=16), prompt_tokens=100, new_tokens=64).total_bytes
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from playground.core.problem import Problem
+from playground.core.technique import Footprint
+
+KNOWN_TYPES = ("llama", "mistral", "qwen2", "qwen3", "smollm3")
+# Where config.json leaves tie_word_embeddings out, these types tie; all others do not.
+_TIED_BY_DEFAULT = ("smollm3", "gemma", "gemma2", "gemma3", "gemma3_text")
+
+
+@dataclass(frozen=True)
+class ParameterCount:
+    """Numbers, not bytes. `linear`: weights of the decoder's linear layers; `head`: 0 where it is tied to the embedding; `norm`: norms and
+    biases; `note`: what the count assumes, "" for a known architecture."""
+
+    embedding: int
+    linear: int
+    head: int
+    norm: int
+    total: int
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Bytes. `note`: what the estimate assumes where it had to guess."""
+
+    weights_bytes: int
+    kv_cache_bytes: int
+    activation_bytes: int
+    total_bytes: int
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """The numbers of a decoder that sizes follow from."""
+
+    model_type: str
+    layers: int
+    hidden: int
+    intermediate: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocabulary: int
+    config: Mapping[str, Any]
+
+
+def parameters(config: Mapping[str, Any]) -> ParameterCount:
+    """Parameters of a decoder of the llama family (gated MLP, RMS norms, grouped-query attention).
+
+    Raises Problem("model") where the config lacks a size.
+    """
+    shape = _shape(config)
+    options = shape.config
+    q, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    attention = shape.hidden * (q + 2 * kv) + q * shape.hidden
+    linear = shape.layers * (attention + 3 * shape.hidden * shape.intermediate)
+    small = 2 * shape.hidden
+    if shape.model_type == "qwen2":
+        small += q + 2 * kv
+    elif options.get("attention_bias"):
+        small += q + 2 * kv + shape.hidden
+    if shape.model_type == "qwen3":
+        small += 2 * shape.head_dim
+    if options.get("mlp_bias"):
+        small += 2 * shape.intermediate + shape.hidden
+    norm = shape.layers * small + shape.hidden
+    embedding = shape.vocabulary * shape.hidden
+    tied = options.get("tie_word_embeddings", config.get("tie_word_embeddings"))
+    head = 0 if (shape.model_type in _TIED_BY_DEFAULT if tied is None else tied) else embedding
+    return ParameterCount(embedding, linear, head, norm, embedding + linear + head + norm, _note(shape))
+
+
+def kv_bytes_per_token(config: Mapping[str, Any], bytes_per_number: float) -> float:
+    """Keys and values of one token of one row in all layers: 2 x layers x KV heads x head size x bytes a number."""
+    shape = _shape(config)
+    return 2 * shape.layers * shape.kv_heads * shape.head_dim * bytes_per_number
+
+
+def estimate(config: Mapping[str, Any], footprint: Footprint, prompt_tokens: int, new_tokens: int) -> Estimate:
+    """Memory of a run with prompts of `prompt_tokens` and `new_tokens` of output in each of `footprint.rows` rows.
+
+    Activations are the peak of one forward pass, in the precision of the weights: for each token of each row of one layer, eight vectors of
+    the hidden size (residual, norm, queries, keys, values, attention output and their copies) and two of the MLP's, plus one float32 row
+    of logits a sequence. The pass is the prompt; without a KV cache it is the whole text. A stored score matrix adds rows x heads x
+    tokens^2 numbers in that precision and in float32 (softmax). Not counted: the runtime itself (a CUDA context takes some hundred MB),
+    scratch space of kernels, and fragments. Raises Problem("model") where the config lacks a size.
+    """
+    shape, count = _shape(config), parameters(config)
+    bits = footprint.weight_bits
+    linear_bits = bits if footprint.linear_bits is None else footprint.linear_bits
+    weights = ((count.total - count.linear) * bits + count.linear * linear_bits) / 8
+    tokens = prompt_tokens + new_tokens
+    kv = kv_bytes_per_token(config, footprint.kv_bits / 8) * tokens * footprint.rows * footprint.kv_share
+    width = bits / 8
+    at_once = prompt_tokens if footprint.kv_share else tokens
+    activations = footprint.rows * at_once * (8 * shape.hidden + 2 * shape.intermediate) * width + footprint.rows * shape.vocabulary * 4
+    if footprint.score_matrix:
+        activations += footprint.rows * shape.heads * at_once**2 * (width + 4)
+    return Estimate(round(weights), round(kv), round(activations), round(weights) + round(kv) + round(activations), count.note)
+
+
+def _shape(config: Mapping[str, Any]) -> _Shape:
+    nested = config.get("text_config")
+    text = nested if isinstance(nested, Mapping) else config
+
+    def size(name: str) -> int:
+        value = text.get(name)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise Problem("model", f"The size of this model cannot be estimated: its config has no {name}.")
+        return value
+
+    heads = size("num_attention_heads")
+    hidden = size("hidden_size")
+    return _Shape(
+        model_type=str(text.get("model_type", "")),
+        layers=size("num_hidden_layers"),
+        hidden=hidden,
+        intermediate=size("intermediate_size"),
+        heads=heads,
+        kv_heads=size("num_key_value_heads") if text.get("num_key_value_heads") is not None else heads,
+        head_dim=size("head_dim") if text.get("head_dim") is not None else hidden // heads,
+        vocabulary=size("vocab_size"),
+        config=text,
+    )
+
+
+def _note(shape: _Shape) -> str:
+    if any(shape.config.get(name) for name in ("num_experts", "num_local_experts", "n_routed_experts")):
+        return "This model has several experts a layer and the estimate counts one: it will take more."
+    if shape.model_type in KNOWN_TYPES:
+        return ""
+    return f"The architecture {shape.model_type or 'of this model'} is not known here: counted as a llama of the same sizes."

@@ -1,0 +1,94 @@
+"""Small statistics of repeated measurements: mean, 95 % t-interval, coefficient of variation with a grade, percentiles.
+
+Pure numbers, no dependency. An interval needs at least two values; without one, nothing is claimed. Example::
+
+    summarise([0.020, 0.021, 0.022])   # Summary(mean=0.021, n=3, ci95=(0.0185, 0.0235), cv=0.048, grade="excellent")
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+GRADES = ((0.05, "excellent"), (0.10, "good"), (0.20, "fair"), (math.inf, "unstable"))
+
+# Two-sided 95 % quantile of Student's t for 1 to 30 degrees of freedom.
+_T95 = (
+    12.706205, 4.302653, 3.182446, 2.776445, 2.570582, 2.446912, 2.364624, 2.306004, 2.262157, 2.228139,
+    2.200985, 2.178813, 2.160369, 2.144787, 2.131450, 2.119905, 2.109816, 2.100922, 2.093024, 2.085963,
+    2.079614, 2.073873, 2.068658, 2.063899, 2.059539, 2.055529, 2.051831, 2.048407, 2.045230, 2.042272,
+)  # fmt: skip
+_Z95 = 1.959964
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Mean of `n` values; `ci95`: low and high end of the mean's 95 % interval (None for one value); `cv`: standard deviation / mean
+    (None for one value or mean 0); `grade` of the cv, "" where there is none."""
+
+    mean: float
+    n: int
+    ci95: tuple[float, float] | None
+    cv: float | None
+    grade: str
+
+
+class HasInterval(Protocol):
+    """Anything with a 95 % interval: a Summary or a metric's Value."""
+
+    @property
+    def ci95(self) -> tuple[float, float] | None:
+        """Low and high end, or None."""
+
+
+def summarise(values: Sequence[float]) -> Summary:
+    """Summary of at least one finite value; raises ValueError for none."""
+    n = len(values)
+    if n == 0:
+        raise ValueError("summarise needs at least one value")
+    mean = math.fsum(values) / n
+    if n == 1:
+        return Summary(mean, 1, None, None, "")
+    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
+    half = t_quantile(n - 1) * deviation / math.sqrt(n)
+    cv = deviation / abs(mean) if mean else None
+    return Summary(mean, n, (mean - half, mean + half), cv, "" if cv is None else grade(cv))
+
+
+def grade(cv: float) -> str:
+    """How steady a measurement is: under 5 % excellent, under 10 good, under 20 fair, else unstable."""
+    return next(name for limit, name in GRADES if cv < limit or limit == math.inf)
+
+
+def t_quantile(degrees: int) -> float:
+    """Two-sided 95 % quantile of Student's t: a table up to 30 degrees of freedom, and beyond it the expansion in powers of
+    1/degrees (Abramowitz and Stegun 26.7.5, three terms), which is right to 1e-5 there."""
+    if degrees < 1:
+        raise ValueError("a t-interval needs at least one degree of freedom")
+    if degrees <= len(_T95):
+        return _T95[degrees - 1]
+    z = _Z95
+    first = (z**3 + z) / 4
+    second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
+    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
+    return z + first / degrees + second / degrees**2 + third / degrees**3
+
+
+def separated(a: HasInterval, b: HasInterval) -> bool:
+    """Whether the two intervals do not overlap, so that this run shows a difference; False when either has none."""
+    if a.ci95 is None or b.ci95 is None:
+        return False
+    return a.ci95[1] < b.ci95[0] or b.ci95[1] < a.ci95[0]
+
+
+def percentile(values: Sequence[float], q: float) -> float:
+    """The q-th percentile (0 to 100) with linear interpolation between neighbours; raises ValueError for no value."""
+    if not values or not 0 <= q <= 100:
+        raise ValueError("percentile needs at least one value and q from 0 to 100")
+    ordered = sorted(values)
+    position = (len(ordered) - 1) * q / 100
+    low = math.floor(position)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (ordered[high] - ordered[low]) * (position - low)

@@ -1,0 +1,1 @@
+"""A name becomes a local folder: hub, folder, gguf, offline default, shape."""

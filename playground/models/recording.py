@@ -1,0 +1,103 @@
+"""Recorded experiments: the raw events of real runs in one small file, so that they can be looked at again anywhere.
+
+A recording is a `.jsonl.gz` file. Its first line is a header (title, machine, date, about, specs: the variants, baseline first), every
+further line is one event: `{"v": variant, "e": {event}}`. Files in `assets/recordings/` have a name, all others a path. Example::
+
+    recording = read(find("h100-precision"))
+    print(recording.title, recording.machine, len(recording.events[0]))
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from playground.core.events import Event, from_json, to_json
+from playground.core.places import ASSETS
+from playground.core.problem import Problem, did_you_mean
+from playground.core.spec import RunSpec
+
+FOLDER = ASSETS / "recordings"
+SUFFIX = ".jsonl.gz"
+FIELDS = ("title", "machine", "date", "about", "specs")
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A recorded experiment: what was run (`specs`, baseline first) and the events of each variant, in order. `name`: what finds it."""
+
+    name: str
+    title: str
+    machine: str
+    date: str
+    about: str
+    specs: tuple[RunSpec, ...]
+    events: tuple[tuple[Event, ...], ...]
+
+
+def write(path: Path, header: Mapping[str, Any], events: Sequence[Sequence[Event]]) -> None:
+    """Write a recording in one piece: a reader sees the whole file or none.
+
+    header: title, machine, date, about and specs (RunSpec or their dictionaries), as many as `events`. Raises Problem("user") for anything
+    else and OSError where the file cannot be written.
+    """
+    if set(header) != set(FIELDS):
+        raise Problem("user", f"A recording needs exactly these: {', '.join(FIELDS)}; it got {', '.join(header) or 'nothing'}.")
+    specs = [spec.to_dict() if isinstance(spec, RunSpec) else dict(spec) for spec in header["specs"]]
+    if len(specs) != len(events):
+        raise Problem("user", f"A recording needs the events of each variant: {len(specs)} variants, events of {len(events)}.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as raw, gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0) as packed:
+            packed.write(json.dumps({**header, "specs": specs}, ensure_ascii=False).encode() + b"\n")
+            for variant, list_of_events in enumerate(events):
+                for event in list_of_events:
+                    packed.write(f'{{"v":{variant},"e":{to_json(event)}}}\n'.encode())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def read(path: Path) -> Recording:
+    """The recording in that file; raises Problem("model") for a file that is none, or is damaged."""
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") as lines:
+            header = json.loads(next(lines))
+            specs = tuple(RunSpec.from_dict(spec) for spec in header["specs"])
+            events: tuple[list[Event], ...] = tuple([] for _ in specs)
+            for line in lines:
+                data = json.loads(line)
+                events[data["v"]].append(from_json(json.dumps(data["e"])))
+        texts = {name: str(header[name]) for name in ("title", "machine", "date", "about")}
+    except (OSError, EOFError, StopIteration, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise Problem("model", f"{path.name} is not a recording, or it is damaged.", f"{type(error).__name__}: {error}") from error
+    return Recording(name=_name(path), specs=specs, events=tuple(tuple(item) for item in events), **texts)
+
+
+def recordings(folder: Path = FOLDER) -> dict[str, Path]:
+    """The recordings that the product ships, by name."""
+    return {path.name.removesuffix(SUFFIX): path for path in sorted(folder.glob("*" + SUFFIX))}
+
+
+def find(name_or_path: str, folder: Path = FOLDER) -> Path:
+    """The file of a shipped recording's name or of a path; raises Problem("model") with the nearest name where there is none."""
+    known = recordings(folder)
+    if name_or_path in known:
+        return known[name_or_path]
+    path = Path(name_or_path).expanduser()
+    if path.is_file():
+        return path
+    raise Problem("model", did_you_mean("There is no recording", name_or_path, known))
+
+
+def _name(path: Path) -> str:
+    return path.name.removesuffix(SUFFIX) if path.parent.resolve() == FOLDER.resolve() else str(path)

@@ -1,0 +1,140 @@
+"""Weights into memory, in the worker: a folder's safetensors, or random ones for a shape.
+
+Random weights are made tensor by tensor on the device in their final form, so that an 8B model never needs more room than its final size.
+Example::
+
+    model = build_random(resolved.folder, torch.bfloat16, "cuda")
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from playground.core.problem import Problem
+
+SEED = 0
+STD = 0.02
+CHUNK = 1 << 24
+
+
+def load_pretrained(folder: Path, dtype: Any, device: str, quantization_config: Any = None, **options: Any) -> Any:
+    """The transformers model of `folder` on `device`, in `dtype` (torch), ready for inference.
+
+    quantization_config: a transformers BitsAndBytesConfig or None; options: more for from_pretrained, such as attn_implementation.
+    Raises Problem("model") for an architecture that transformers does not know or that needs code of its own.
+    """
+    from transformers import AutoModelForCausalLM
+
+    if quantization_config is not None:
+        options["quantization_config"] = quantization_config
+    fixed = {"local_files_only": True, "use_safetensors": True, "trust_remote_code": False, "device_map": {"": device}}
+    try:
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **fixed, **options)
+    except (ValueError, OSError, KeyError) as error:
+        raise _unloadable(str(folder), error) from error
+    return _frozen(model)
+
+
+def build_random(
+    folder_or_config: Path | Mapping[str, Any],
+    dtype: Any,
+    device: str,
+    quantization_config: Any = None,
+    *,
+    seed: int = SEED,
+    **options: Any,
+) -> Any:
+    """A model with random weights on `device`: normal(0, 0.02), norms 1, biases 0; the same seed draws the same numbers for every dtype.
+
+    folder_or_config: a folder with config.json, or its content. quantization_config: a transformers BitsAndBytesConfig; then each linear
+    layer but the output head is quantized as soon as it is made. options: more for from_config, such as attn_implementation.
+    """
+    import torch
+    from accelerate import init_empty_weights
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        if isinstance(folder_or_config, Mapping):
+            config = AutoConfig.for_model(**folder_or_config)
+        else:
+            config = AutoConfig.from_pretrained(folder_or_config, local_files_only=True, trust_remote_code=False)
+        # Parameters without storage; buffers such as the rotary frequencies are computed for real, for no checkpoint holds them.
+        with init_empty_weights(include_buffers=False):
+            model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False, **options)
+    except (ValueError, OSError, KeyError) as error:
+        raise _unloadable(str(folder_or_config), error) from error
+    if quantization_config is not None:
+        _use_bitsandbytes(model, quantization_config)
+    with torch.no_grad():
+        _materialise(model, torch.device(device), seed)
+    return _frozen(model)
+
+
+def _use_bitsandbytes(model: Any, quantization_config: Any) -> None:
+    from transformers.integrations import replace_with_bnb_linear
+
+    skipped = quantization_config.llm_int8_skip_modules or ["lm_head"]
+    replace_with_bnb_linear(model, modules_to_not_convert=skipped, quantization_config=quantization_config)
+
+
+def _materialise(model: Any, device: Any, seed: int) -> None:
+    import torch
+
+    tied = model.config.tie_word_embeddings
+    head = model.get_output_embeddings()
+    for path, module in model.named_modules():
+        for name, empty in list(module.named_parameters(recurse=False)):
+            if tied and module is head and name == "weight":
+                continue
+            weight = _random(path, name, empty, device, seed)
+            setattr(module, name, _stored(module, name, weight, empty))
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            module._buffers[name] = buffer.to(device)
+    if tied:
+        head.weight = model.get_input_embeddings().weight
+    if left := [name for name, parameter in model.named_parameters() if parameter.is_meta]:
+        raise RuntimeError(f"no weights were made for {left}")
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _random(path: str, name: str, like: Any, device: Any, seed: int) -> Any:
+    """Numbers of the shape and dtype of `like`, drawn in float32 a slice at a time, from a stream of its own for each parameter."""
+    import torch
+
+    if like.dim() < 2:
+        return torch.full(like.shape, float(name == "weight"), dtype=like.dtype, device=device)
+    weight = torch.empty(like.shape, dtype=like.dtype, device=device)
+    stream = torch.Generator(device).manual_seed(seed ^ zlib.crc32(f"{path}.{name}".encode()))
+    for part in weight.split(max(1, CHUNK // weight[0].numel())):
+        part.copy_(torch.randn(part.shape, generator=stream, device=device) * STD)
+    return weight
+
+
+def _stored(module: Any, name: str, weight: Any, empty: Any) -> Any:
+    """`weight` as the parameter that the module holds: quantized in a bitsandbytes layer, plain everywhere else."""
+    import torch
+
+    kind = type(empty).__name__
+    if name != "weight" or kind not in ("Params4bit", "Int8Params"):
+        return torch.nn.Parameter(weight, requires_grad=False)
+    import bitsandbytes
+
+    if kind == "Int8Params":
+        # Int8Params quantizes while it moves from the CPU to its device, and nowhere else.
+        return bitsandbytes.nn.Int8Params(weight.cpu(), requires_grad=False, has_fp16_weights=empty.has_fp16_weights).to(weight.device)
+    settings = {key: getattr(empty, key) for key in ("blocksize", "compress_statistics", "quant_type", "quant_storage")}
+    return bitsandbytes.nn.Params4bit(weight, requires_grad=False, module=module, **settings).to(weight.device)
+
+
+def _frozen(model: Any) -> Any:
+    model.requires_grad_(False)
+    return model.eval()
+
+
+def _unloadable(what: str, error: Exception) -> Problem:
+    lines = str(error).strip().splitlines()
+    return Problem("model", f"transformers cannot load {what}: {lines[0] if lines else type(error).__name__}", repr(error))

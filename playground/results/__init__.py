@@ -1,0 +1,1 @@
+"""What is kept and shown of runs: store, result documents, charts."""

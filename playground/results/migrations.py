@@ -1,0 +1,34 @@
+"""The store's schema as numbered migrations: plain functions in a list; a database's `user_version` says how many it has seen.
+
+A change of the schema is one more function at the end, never an edit of an old one. Example::
+
+    for migrate in MIGRATIONS[version:]:
+        migrate(connection)
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+
+
+def first_schema(connection: sqlite3.Connection) -> None:
+    """Experiments, their runs, the runs' raw events in compressed chunks, and their metrics for a fast history."""
+    for statement in (
+        "CREATE TABLE experiments (number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, title TEXT NOT NULL,"
+        " source TEXT NOT NULL, created_at TEXT NOT NULL)",
+        "CREATE TABLE runs (experiment TEXT NOT NULL REFERENCES experiments (id) ON DELETE CASCADE, position INTEGER NOT NULL,"
+        " spec TEXT NOT NULL, fingerprint TEXT NOT NULL, label TEXT NOT NULL, model TEXT NOT NULL, status TEXT NOT NULL, result TEXT,"
+        " owner_pid INTEGER NOT NULL, owner_started REAL NOT NULL, PRIMARY KEY (experiment, position))",
+        "CREATE INDEX runs_by_status ON runs (status)",
+        "CREATE TABLE chunks (experiment TEXT NOT NULL, position INTEGER NOT NULL, seq INTEGER NOT NULL, data BLOB NOT NULL,"
+        " PRIMARY KEY (experiment, position, seq),"
+        " FOREIGN KEY (experiment, position) REFERENCES runs (experiment, position) ON DELETE CASCADE)",
+        "CREATE TABLE metrics (experiment TEXT NOT NULL, position INTEGER NOT NULL, name TEXT NOT NULL, value REAL, low REAL, high REAL,"
+        " kind TEXT NOT NULL, PRIMARY KEY (experiment, position, name),"
+        " FOREIGN KEY (experiment, position) REFERENCES runs (experiment, position) ON DELETE CASCADE)",
+    ):
+        connection.execute(statement)
+
+
+MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [first_schema]

@@ -1,0 +1,129 @@
+"""Numbers for people: three significant digits, a unit that fits, and what a change against the baseline means.
+
+Example::
+
+    shown(0.01234, "s")                    # "12.3 ms"
+    change({"value": 2.0}, {"value": 1.0}) # Change(text="−50 %", ...)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from playground.measure.stats import separated
+
+Metric = Mapping[str, Any]
+_TIMES = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
+_BYTES = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B"))
+SHARES = ("share", "ratio", "fraction", "1")
+NO_DIFFERENCE = "no difference that this run can show"
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Multiply by `factor` and write `unit`."""
+
+    factor: float
+    unit: str
+
+
+@dataclass(frozen=True)
+class Change:
+    """A metric against the baseline's. `shown`: whether this run shows a difference (None: it has no interval to tell by)."""
+
+    text: str
+    shown: bool | None
+
+
+@dataclass(frozen=True)
+class _Ends:
+    ci95: tuple[float, float] | None
+
+
+def scale_for(largest: float, unit: str) -> Scale:
+    """The scale in which numbers of `unit` up to `largest` are easy to read; one scale for a whole chart or row."""
+    if unit == "s":
+        factor, name = next(((f, n) for f, n in _TIMES if abs(largest) >= f), _TIMES[-1] if largest else _TIMES[0])
+        return Scale(1 / factor, name)
+    if unit in ("B", "bytes"):
+        factor, name = next(((f, n) for f, n in _BYTES if abs(largest) >= f), _BYTES[-1])
+        return Scale(1 / factor, name)
+    return Scale(100.0, "%") if unit in SHARES else Scale(1.0, unit)
+
+
+def digits(number: float, significant: int = 3) -> str:
+    """Three significant digits, whole numbers as they are, no exponent for everyday sizes: 0.00123, 1.23, 12.3, 123, 1,234."""
+    if not math.isfinite(number):
+        return str(number)
+    if number == 0:
+        return "0"
+    size = abs(number)
+    if size >= 999.5:
+        return f"{number:,.0f}"
+    if size < 1e-4:
+        return f"{number:.1e}"
+    whole = round(number)
+    if math.isclose(number, whole, rel_tol=1e-9):
+        return str(whole)
+    return f"{number:.{max(0, significant - 1 - math.floor(math.log10(size)))}f}"
+
+
+def shown(number: float, unit: str) -> str:
+    """A number with its unit."""
+    scale = scale_for(number, unit)
+    return f"{digits(number * scale.factor)} {scale.unit}".strip()
+
+
+def interval(metric: Metric) -> str:
+    """Half the width of the 95 % interval, as "± 0.4 ms" in the unit that the value itself is shown in; "" where there is none."""
+    ends = metric.get("ci95")
+    if not ends or metric.get("value") is None:
+        return ""
+    scale = scale_for(float(metric["value"]), str(metric.get("unit", "")))
+    return f"± {digits((ends[1] - ends[0]) / 2 * scale.factor, 2)} {scale.unit}".strip()
+
+
+def value_of(result: Mapping[str, Any], name: str) -> float | None:
+    """The value of a metric in a result, or None where it is missing or not available."""
+    metric = result.get("metrics", {}).get(name) or {}
+    value = metric.get("value")
+    return None if value is None or metric.get("kind") == "not_available" else float(value)
+
+
+def change(metric: Metric, baseline: Metric) -> Change | None:
+    """`metric` against the baseline's; None where either has no value."""
+    new, old = metric.get("value"), baseline.get("value")
+    if new is None or old is None or "not_available" in (metric.get("kind"), baseline.get("kind")):
+        return None
+    if new == old:
+        return Change("same", None)
+    has_intervals = bool(metric.get("ci95") and baseline.get("ci95"))
+    verdict = separated(_ends(metric), _ends(baseline)) if has_intervals else None
+    return Change(_difference(float(new), float(old), str(metric.get("unit", ""))), verdict)
+
+
+def _ends(metric: Metric) -> _Ends:
+    low, high = metric["ci95"]
+    return _Ends((float(low), float(high)))
+
+
+def _difference(new: float, old: float, unit: str) -> str:
+    if unit in SHARES:
+        return f"{_signed((new - old) * 100)} points"
+    if old == 0:
+        return f"{_signed(new)} {unit}".strip()
+    ratio = new / old
+    return f"× {digits(ratio)}" if ratio >= 2 else _percent((ratio - 1) * 100)
+
+
+def _percent(number: float) -> str:
+    if abs(number) < 0.05:
+        return "≈ same"
+    return f"{'+' if number > 0 else '−'}{abs(number):.{0 if abs(number) >= 9.95 else 1}f} %"
+
+
+def _signed(number: float) -> str:
+    return f"{'+' if number > 0 else '−'}{digits(abs(number))}"

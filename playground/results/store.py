@@ -1,0 +1,247 @@
+"""Every run, kept: specs, raw events, results and metrics in one SQLite file, safe against a kill in the middle of a run.
+
+Several threads of a process may share a Store, and several processes a file. Whatever cannot be stored is a Problem("user"), so that the
+caller can warn and go on. Example::
+
+    store = Store(home() / "results.sqlite")
+    experiment = store.create("Precision ladder", [baseline, variant])
+    store.begin(experiment, 0); store.append(experiment, 0, events); store.finish(experiment, 0, result(baseline, events))
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import secrets
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from playground.core.events import Event, from_json, to_json
+from playground.core.problem import Problem
+from playground.core.spec import RunSpec
+from playground.results.database import Database
+from playground.results.result import result as derive_result
+
+HEADLINES = (
+    "ttft_s",
+    "itl_s",
+    "output_tokens_per_s",
+    "weights_bytes",
+    "kv_cache_bytes",
+    "peak_allocated_bytes",
+    "peak_rss_bytes",
+    "kld_mean",
+)
+_ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
+_MINE = "experiment = ? AND position = ?"
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """One run. `status`: waiting, running, done, failed, cancelled or interrupted; `result`: None until it ended; `events` are read on
+    first use."""
+
+    index: int
+    spec: RunSpec
+    status: str
+    result: dict[str, Any] | None
+    _read: Callable[[], tuple[Event, ...]] = field(repr=False, compare=False)
+
+    @cached_property
+    def events(self) -> tuple[Event, ...]:
+        """Raw events in order; raises Problem("user") where they cannot be read."""
+        return self._read()
+
+
+@dataclass(frozen=True)
+class StoredExperiment:
+    """An experiment and its runs in order; the first is the baseline. `created_at`: ISO, UTC."""
+
+    id: str
+    title: str
+    created_at: str
+    runs: list[StoredRun]
+    source: str = ""
+
+
+class Store:
+    """The file of results at `path`, made if it is missing. `warning`: set when a damaged file was moved aside."""
+
+    def __init__(self, path: Path) -> None:
+        self._database = Database(path)
+        self.warning = self._database.warning
+
+    def close(self) -> None:
+        """Close the file."""
+        self._database.close()
+
+    def create(self, title: str, specs: Sequence[RunSpec], source: str = "") -> str:
+        """A new experiment with one waiting run a spec; returns its id, eight letters and digits. `source`: preset, page or CLI."""
+        experiment = "".join(secrets.choice(_ALPHABET) for _ in range(8))
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        rows = [(experiment, index, _json(spec.to_dict()), spec.fingerprint(), spec.label, spec.model) for index, spec in enumerate(specs)]
+        owner = _owner()
+        with self._database.writing() as connection:
+            connection.execute(
+                "INSERT INTO experiments (id, title, source, created_at) VALUES (?, ?, ?, ?)", (experiment, title, source, now)
+            )
+            connection.executemany(
+                "INSERT INTO runs (experiment, position, spec, fingerprint, label, model, status, owner_pid, owner_started)"
+                " VALUES (?, ?, ?, ?, ?, ?, 'waiting', ?, ?)",
+                [(*row, *owner) for row in rows],
+            )
+        return experiment
+
+    def begin(self, experiment: str, index: int) -> None:
+        """The run is running in this process; events of an earlier attempt are dropped."""
+        with self._database.writing() as connection:
+            changed = connection.execute(
+                f"UPDATE runs SET status = 'running', result = NULL, owner_pid = ?, owner_started = ? WHERE {_MINE}",
+                (*_owner(), experiment, index),
+            )
+            _require(changed.rowcount, experiment, index)
+            connection.execute(f"DELETE FROM chunks WHERE {_MINE}", (experiment, index))
+            connection.execute(f"DELETE FROM metrics WHERE {_MINE}", (experiment, index))
+
+    def append(self, experiment: str, index: int, events: Sequence[Event]) -> None:
+        """Keep more events of the run; they are safe against a kill of this process when the call returns."""
+        if not events:
+            return
+        data = gzip.compress("\n".join(to_json(event) for event in events).encode(), compresslevel=5)
+        with self._database.writing() as connection:
+            _require(connection.execute(f"SELECT 1 FROM runs WHERE {_MINE}", (experiment, index)).fetchone(), experiment, index)
+            connection.execute(
+                f"INSERT INTO chunks SELECT ?, ?, COALESCE(MAX(seq), 0) + 1, ? FROM chunks WHERE {_MINE}",
+                (experiment, index, data, experiment, index),
+            )
+
+    def finish(self, experiment: str, index: int, result: Mapping[str, Any]) -> None:
+        """The run ended with this result document, which may replace an earlier one."""
+        with self._database.writing() as connection:
+            _finish(connection, experiment, index, result)
+
+    def load(self, experiment: str) -> StoredExperiment:
+        """One experiment; raises Problem("user") for an unknown id."""
+        with self._database.reading() as connection:
+            head = connection.execute("SELECT id, title, source, created_at FROM experiments WHERE id = ?", (experiment,)).fetchone()
+            rows = connection.execute(
+                "SELECT position, spec, status, result FROM runs WHERE experiment = ? ORDER BY position", (experiment,)
+            ).fetchall()
+        if head is None:
+            raise Problem("user", f"There is no stored experiment {experiment!r}.")
+        return StoredExperiment(head["id"], head["title"], head["created_at"], [self._run(experiment, row) for row in rows], head["source"])
+
+    def history(self, limit: int = 50, offset: int = 0) -> list[dict[str, Any]]:
+        """Experiments, newest first, as plain JSON values: id, title, source, created_at, model, statuses, and runs with index, label,
+        model, status, fingerprint and headline metrics (value, low, high, kind). Reads no events."""
+        with self._database.reading() as connection:
+            heads = connection.execute(
+                "SELECT id, title, source, created_at FROM experiments ORDER BY number DESC LIMIT ? OFFSET ?", (limit, offset)
+            ).fetchall()
+            return [_head(connection, head) for head in heads]
+
+    def mark_interrupted(self) -> int:
+        """Runs that a vanished process left waiting or running become interrupted, with a result from the events that they had; returns how
+        many."""
+        with self._database.reading() as connection:
+            left = connection.execute("SELECT * FROM runs WHERE status IN ('waiting', 'running') ORDER BY experiment, position").fetchall()
+        gone = [row for row in left if not _alive(row["owner_pid"], row["owner_started"])]
+        for row in gone:
+            self._interrupt(row["experiment"], row["position"])
+        return len(gone)
+
+    def delete(self, experiment: str) -> None:
+        """Forget an experiment with everything in it; raises Problem("user") for an unknown id."""
+        with self._database.writing() as connection:
+            if not connection.execute("DELETE FROM experiments WHERE id = ?", (experiment,)).rowcount:
+                raise Problem("user", f"There is no stored experiment {experiment!r}.")
+
+    def _interrupt(self, experiment: str, index: int) -> None:
+        try:
+            runs = self.load(experiment).runs
+            baseline = (runs[0].spec, runs[0].events) if index else None
+            document = derive_result(runs[index].spec, runs[index].events, baseline)
+        except Problem:  # written by another version: no result, but the run must not look alive for ever
+            with self._database.writing() as connection:
+                connection.execute(f"UPDATE runs SET status = 'interrupted' WHERE {_MINE}", (experiment, index))
+        else:
+            self.finish(experiment, index, {**document, "status": "interrupted"})
+
+    def _run(self, experiment: str, row: sqlite3.Row) -> StoredRun:
+        index = row["position"]
+        document = json.loads(row["result"]) if row["result"] else None
+        return StoredRun(
+            index, RunSpec.from_dict(json.loads(row["spec"])), row["status"], document, lambda: self._events(experiment, index)
+        )
+
+    def _events(self, experiment: str, index: int) -> tuple[Event, ...]:
+        with self._database.reading() as connection:
+            chunks = connection.execute(f"SELECT data FROM chunks WHERE {_MINE} ORDER BY seq", (experiment, index)).fetchall()
+        try:
+            return tuple(from_json(line) for chunk in chunks for line in gzip.decompress(chunk["data"]).decode().split("\n"))
+        except (ValueError, OSError, EOFError) as error:
+            sentence = "The events of this run cannot be read: they are damaged, or another version of this program wrote them."
+            raise Problem("user", sentence, f"{experiment}, run {index}: {error}") from error
+
+
+def _finish(connection: sqlite3.Connection, experiment: str, index: int, result: Mapping[str, Any]) -> None:
+    changed = connection.execute(
+        f"UPDATE runs SET status = ?, result = ? WHERE {_MINE}",
+        (result["status"], _json(result), experiment, index),
+    )
+    _require(changed.rowcount, experiment, index)
+    connection.execute(f"DELETE FROM metrics WHERE {_MINE}", (experiment, index))
+    rows = []
+    for name, value in result.get("metrics", {}).items():
+        low, high = value.get("ci95") or (None, None)
+        rows.append((experiment, index, name, value["value"], low, high, value["kind"]))
+    connection.executemany("INSERT INTO metrics (experiment, position, name, value, low, high, kind) VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+
+
+def _json(data: Mapping[str, Any]) -> str:
+    return json.dumps(data, ensure_ascii=False)
+
+
+def _require(found: object, experiment: str, index: int) -> None:
+    if not found:
+        raise Problem("user", f"There is no stored run {index} of an experiment {experiment!r}; it may have been deleted.")
+
+
+def _head(connection: sqlite3.Connection, head: sqlite3.Row) -> dict[str, Any]:
+    """One line of the history."""
+    runs = [
+        {"index": row["position"], "label": row["label"], "model": row["model"], "status": row["status"], "fingerprint": row["fingerprint"]}
+        for row in connection.execute("SELECT * FROM runs WHERE experiment = ? ORDER BY position", (head["id"],))
+    ]
+    marks = ", ".join("?" * len(HEADLINES))
+    found: dict[int, dict[str, Any]] = {}
+    for row in connection.execute(f"SELECT * FROM metrics WHERE experiment = ? AND name IN ({marks})", (head["id"], *HEADLINES)):
+        found.setdefault(row["position"], {})[row["name"]] = {key: row[key] for key in ("value", "low", "high", "kind")}
+    return {
+        **dict(head),
+        "model": runs[0]["model"] if runs else "",
+        "statuses": [run["status"] for run in runs],
+        "runs": [{**run, "metrics": found.get(run["index"], {})} for run in runs],
+    }
+
+
+def _owner() -> tuple[int, float]:
+    """This process, told apart from a later one with the same number by its start time."""
+    return os.getpid(), psutil.Process().create_time()
+
+
+def _alive(pid: int, started: float) -> bool:
+    try:
+        return bool(abs(psutil.Process(pid).create_time() - started) < 2.0)
+    except psutil.AccessDenied:
+        return True
+    except psutil.Error:
+        return False

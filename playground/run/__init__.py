@@ -1,0 +1,1 @@
+"""Execution: a spec becomes events, in a worker process, watched by a runner."""

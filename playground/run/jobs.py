@@ -1,0 +1,182 @@
+"""Experiments that wait their turn: one background thread with one Runner serves them in the order in which they came.
+
+A job outlives the page that asked for it: whoever knows its id can follow its events from any point. Example::
+
+    jobs = Jobs(Store(home() / "results.sqlite"))
+    job = jobs.submit("Precision ladder", specs)
+    events, cursor = job.events_since(0)
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import traceback
+import uuid
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+from playground.core.events import Event, Failed, Warned
+from playground.core.problem import Problem
+from playground.core.spec import RunSpec
+from playground.run.experiment import Keeps, Runs, run_experiment
+from playground.run.runner import Runner
+
+KEPT_JOBS = 20
+IDLE_S = 600.0
+
+Status = Literal["waiting", "running", "done", "failed", "cancelled"]
+
+
+class Job:
+    """One submitted experiment. Everything may be called from any thread.
+
+    id: the store's id of the experiment (one made here where nothing is kept); specs: its variants, baseline first; results: the result
+    documents of the variants that ended; done: set when the job is over; status: failed when one of its variants failed.
+    """
+
+    def __init__(self, job_id: str, title: str, specs: Sequence[RunSpec], jobs: Jobs) -> None:
+        self.id, self.title, self.specs = job_id, title, tuple(specs)
+        self.status: Status = "waiting"
+        self.results: list[dict[str, Any]] = []
+        self.done = threading.Event()
+        self.stop = threading.Event()
+        self.kept = True
+        self._events: list[tuple[int, Event]] = []
+        self._jobs = jobs
+
+    @property
+    def ahead(self) -> int:
+        """How many jobs come before this one; 0 when it runs or is over."""
+        return self._jobs.ahead_of(self)
+
+    def events_since(self, cursor: int) -> tuple[list[tuple[int, Event]], int]:
+        """The (variant, event) pairs from number `cursor` on, and the cursor for the next call."""
+        new = self._events[cursor:]
+        return new, cursor + len(new)
+
+    def add(self, variant: int, event: Event) -> None:
+        """Append an event (the job's own thread does)."""
+        self._events.append((variant, event))
+
+    def cancel(self) -> None:
+        """Stop it: at once where it waits, else as soon as the worker can."""
+        self.stop.set()
+        self._jobs.drop(self)
+
+
+class Jobs:
+    """A queue of jobs and the thread that works it off; the thread starts with the first job. `store` None keeps nothing."""
+
+    def __init__(self, store: Keeps | None, runner_factory: Callable[[], Any] = Runner, *, idle_s: float = IDLE_S) -> None:
+        self._store, self._factory, self._idle_s = store, runner_factory, idle_s
+        self._changed = threading.Condition()
+        self._waiting: deque[Job] = deque()
+        self._running: Job | None = None
+        self._known: dict[str, Job] = {}
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    def submit(self, title: str, specs: Sequence[RunSpec]) -> Job:
+        """Queue an experiment; raises Problem("user") without variants or after `close`."""
+        if not specs:
+            raise Problem("user", "An experiment needs at least one variant.")
+        job = self._created(title, specs)
+        with self._changed:
+            if self._closed:
+                raise Problem("user", "The playground is shutting down.")
+            self._known[job.id] = job
+            self._waiting.append(job)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="jobs", daemon=True)
+                self._thread.start()
+            self._changed.notify_all()
+        return job
+
+    def get(self, job_id: str) -> Job | None:
+        """The job of that id: any that waits or runs, and the last ones that ended."""
+        with self._changed:
+            return self._known.get(job_id)
+
+    def ahead_of(self, job: Job) -> int:
+        """Jobs before this one."""
+        with self._changed:
+            return self._waiting.index(job) + (self._running is not None) if job in self._waiting else 0
+
+    def drop(self, job: Job) -> None:
+        """Take a cancelled job out of the queue and end it; nothing to do where it runs or is over."""
+        with self._changed:
+            if job not in self._waiting:
+                return
+            self._waiting.remove(job)
+        self._do(job, None)
+
+    def close(self) -> None:
+        """Cancel everything and end the worker."""
+        with self._changed:
+            self._closed = True
+            jobs = [*self._waiting, *filter(None, [self._running])]
+            self._changed.notify_all()
+        for job in jobs:
+            job.cancel()
+        if self._thread:
+            self._thread.join()
+
+    def _created(self, title: str, specs: Sequence[RunSpec]) -> Job:
+        try:
+            job_id = self._store.create(title, specs) if self._store else ""
+        except Problem as problem:
+            job = Job(uuid.uuid4().hex, title, specs, self)
+            job.kept = False
+            job.add(0, Warned(time.perf_counter_ns(), f"{problem.message.rstrip('.')}. The run goes on, but it is not kept."))
+            return job
+        return Job(job_id or uuid.uuid4().hex, title, specs, self)
+
+    def _work(self) -> None:
+        runner: Any = None
+        while True:
+            with self._changed:
+                self._running = None
+                if not self._waiting and not self._closed:
+                    self._changed.wait(self._idle_s)
+                self._running = self._waiting.popleft() if self._waiting else None
+                job, closed = self._running, self._closed
+            if job is None:
+                if runner:
+                    runner.close()
+                if closed:
+                    return
+            else:
+                runner = runner or self._factory()
+                self._do(job, runner)
+
+    def _do(self, job: Job, runner: Runs | None) -> None:
+        """Run a job to its end; without a runner, for a cancelled one. A fault of ours ends this job and no other."""
+        job.status = "running"
+        try:
+            experiment = run_experiment(
+                job.specs, runner or Runner(), job.stop, store=self._store if job.kept else None, title=job.title, experiment_id=job.id
+            )
+            job.results = experiment.results
+            for variant, event in experiment:
+                job.add(variant, event)
+            job.status = _status(job.results)
+        except Exception as error:
+            message = f"The experiment ended with an error of the playground itself: {type(error).__name__}: {error}"
+            failed = Failed(time.perf_counter_ns(), "crash", message, traceback.format_exc())
+            job.add(min(len(job.results), len(job.specs) - 1), failed)
+            job.status = "failed"
+        job.done.set()
+        self._forget()
+
+    def _forget(self) -> None:
+        with self._changed:
+            over = [job.id for job in self._known.values() if job.done.is_set()]
+            for job_id in over[: max(0, len(over) - KEPT_JOBS)]:
+                del self._known[job_id]
+
+
+def _status(results: Sequence[dict[str, Any]]) -> Status:
+    states = {item["status"] for item in results}
+    return "cancelled" if "cancelled" in states else "failed" if "failed" in states else "done"

@@ -1,0 +1,196 @@
+"""The parent's side of a run: validate, start or reuse a worker, pass its events on, and turn whatever becomes of it into one ending.
+
+A Runner owns at most one worker process. `run` yields events as they come, gauges sampled in this process among them, and returns to the
+caller at least every 250 ms: it yields None when there was nothing. Its last event, always, is the run's only Done, Cancelled or Failed.
+Example::
+
+    runner = Runner()
+    for event in runner.run(spec, cancel=threading.Event()):
+        if event is not None: print(event)
+    runner.close()
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from playground.core.engine import Engine
+from playground.core.events import ENDINGS, Cancelled, Event, Failed, Gauge, Loaded, Phase, from_json
+from playground.core.plan import load_key, plan_for
+from playground.core.problem import Problem
+from playground.core.spec import RunSpec
+from playground.engines import engine_class
+from playground.measure.gauges import Gauges
+from playground.measure.machine import probe
+from playground.run.child import COMMAND, Child
+from playground.run.failures import from_death, from_exception, oom_kills
+from playground.techniques import techniques
+
+HEARTBEAT_S = 0.25
+GAUGES_S = 0.25
+GRACE_S = 2.0
+HANG_S = 300.0
+LOAD_HANG_S = 3600.0
+LITTLE_MEMORY = 0.03  # a share of all memory: when less was free just before a SIGKILL, the killer was the system
+
+
+class Runner:
+    """Runs variants one after the other in a worker process; used from one thread at a time. `command`: what starts a worker."""
+
+    def __init__(self, command: Sequence[str] = COMMAND) -> None:
+        self._command = tuple(command)
+        self._child: Child | None = None
+        self._key = ""
+
+    @property
+    def pid(self) -> int | None:
+        """The worker's process id, or None when there is no worker."""
+        return self._child.pid if self._child else None
+
+    def run(
+        self, spec: RunSpec, *, reference: Path | None = None, save_reference: Path | None = None, cancel: threading.Event
+    ) -> Generator[Event | None, None, None]:
+        """Events of one run. A spec that cannot run fails without a worker being started; `cancel` may be set from any thread.
+
+        reference, save_reference: see `run.execute.execute`. Closing the iterator before its end ends the worker.
+        """
+        if cancel.is_set():
+            yield Cancelled(time.perf_counter_ns())
+            return
+        try:
+            engine = engine_class(spec.engine)
+            spec = plan_for(spec, techniques(), engine, probe()).spec
+            child = self._child_for(load_key(spec, techniques()))
+        except (Problem, OSError) as error:
+            yield from_exception(error)
+            return
+        paths = {"reference": reference, "save_reference": save_reference}
+        child.send({"cmd": "run", "spec": spec.to_dict(), **{name: str(path) if path else None for name, path in paths.items()}})
+        gauges = Gauges(child.pid) if engine.replay is Engine.replay else None
+        watch = _Watch(child, cancel, gauges)
+        try:
+            yield from watch.events()
+        finally:
+            if gauges:
+                gauges.close()
+            if not watch.reusable:
+                self.close()
+
+    def close(self) -> None:
+        """End the worker, if there is one; its memory returns to the system."""
+        child, self._child = self._child, None
+        if child:
+            child.end()
+
+    def _child_for(self, key: str) -> Child:
+        if self._child and (self._key != key or self._child.exit_status() is not None):
+            self.close()
+        if self._child is None:
+            self._child = Child(self._command)
+        self._key = key
+        return self._child
+
+
+@dataclass
+class _Watch:
+    """One run of one worker, seen from outside. `gauges` is None for a recording, whose own gauges are the ones to see."""
+
+    child: Child
+    cancel: threading.Event
+    gauges: Gauges | None
+    reusable: bool = False
+    phase: str = "load"
+    loaded: bool = False
+    beats: int = 0
+    garbage: deque[str] = field(default_factory=lambda: deque(maxlen=20))
+    killed_before: int = field(default_factory=oom_kills)
+    free_share: float = 1.0
+    stop_at: float | None = None
+    heard: float = field(default_factory=time.monotonic)
+    next_gauge: float = 0.0
+
+    def events(self) -> Iterator[Event | None]:
+        """Everything up to the ending."""
+        while True:
+            if self.cancel.is_set() and self.stop_at is None:
+                self.child.send({"cmd": "cancel"})
+                self.stop_at = time.monotonic() + GRACE_S
+            yield from self._sample()
+            line = self.child.read(self._patience())
+            event = self._parsed(line) if line is not None else self._silence()
+            yield event
+            if isinstance(event, ENDINGS):
+                return
+
+    def _patience(self) -> float:
+        """Seconds until something else than a line wants attention."""
+        now = time.monotonic()
+        wait = HEARTBEAT_S if self.gauges is None else min(HEARTBEAT_S, self.next_gauge - now)
+        return wait if self.stop_at is None else min(wait, self.stop_at - now)
+
+    def _parsed(self, line: str) -> Event | None:
+        """The event of a line; None for a beat and for garbage, which is kept for the detail of a failure."""
+        if line.startswith('{"beat":'):
+            self.beats += 1
+            return None
+        try:
+            event = from_json(line)
+        except ValueError:
+            self.garbage.append(line.rstrip())
+            return None
+        self.heard = time.monotonic()
+        self.beats = 0
+        if isinstance(event, Phase):
+            self.phase = event.name
+        self.loaded = self.loaded or isinstance(event, Loaded)
+        if isinstance(event, ENDINGS):
+            broken = isinstance(event, Failed) and event.kind in ("oom", "crash", "hang")
+            self.reusable = self.loaded and not broken
+        return event
+
+    def _silence(self) -> Event | None:
+        """The ending when the worker is dead, was too slow to stop or hangs; else None."""
+        now = time.monotonic()
+        status = self.child.exit_status()
+        if self.cancel.is_set() and (status is not None or (self.stop_at is not None and now >= self.stop_at)):
+            return Cancelled(time.perf_counter_ns())
+        if status is not None:
+            oom = oom_kills() > self.killed_before or self.free_share < LITTLE_MEMORY
+            return from_death(status, self._detail(), oom=oom)
+        limit = _hang_after_s(self.phase)
+        if now - self.heard < limit:
+            return None
+        self.child.dump_stacks()
+        signs = "though its process still answers" if self.beats else "and its process does not answer"
+        message = f"The worker hangs: nothing came from it for {limit:g} seconds in the stage {self.phase!r}, {signs}. It was ended."
+        return Failed(time.perf_counter_ns(), "hang", message, self._detail())
+
+    def _detail(self) -> str:
+        garbage = "\n".join(["", "Lines on the event pipe that are no events:", *self.garbage]) if self.garbage else ""
+        return self.child.tail() + garbage
+
+    def _sample(self) -> Iterator[Gauge]:
+        """A gauge when one is due."""
+        if self.gauges is None or time.monotonic() < self.next_gauge:
+            return
+        self.next_gauge = time.monotonic() + GAUGES_S
+        memory = psutil.virtual_memory()
+        self.free_share = memory.available / memory.total
+        yield self.gauges.sample()
+
+
+def _hang_after_s(phase: str) -> float:
+    """Seconds of silence that mean a hang; loading may fetch gigabytes. $PLAYGROUND_HANG_S overrides both limits."""
+    given = os.environ.get("PLAYGROUND_HANG_S", "")
+    try:
+        return float(given)
+    except ValueError:
+        return LOAD_HANG_S if phase == "load" else HANG_S

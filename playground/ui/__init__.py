@@ -1,0 +1,1 @@
+"""The page. Only this room and app.py know Gradio."""

@@ -1,0 +1,167 @@
+"""A variant's column while it runs and after: status, progress, headline numbers, text, evidence, as one escaped piece of HTML.
+
+Pure: a `VariantView` and result documents in, a string out. Example::
+
+    column_html(view, 1, row=0, result=None, baseline=None, waiting="Waiting: 1 run ahead of yours")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from playground.core.events import Progress
+from playground.measure.metrics import METRICS
+from playground.results.numbers import NO_DIFFERENCE, change, interval, shown, value_of
+from playground.techniques import techniques
+from playground.ui.strings import FAILURE_ADVICE, PHASES, STATUS
+from playground.ui.text import escape, marked
+from playground.ui.view import VariantView, View, row_departure
+
+Result = Mapping[str, Any]
+PEAKS = ("peak_allocated_bytes", "peak_rss_bytes")
+HEADLINES = ("ttft_s", "itl_s", "output_tokens_per_s", *PEAKS, "kld_mean")
+
+
+def column_html(view: View, index: int, row: int, result: Result | None, baseline: Result | None, waiting: str = "") -> str:
+    """The column of variant `index`; `baseline` is the baseline's result (None for the baseline itself)."""
+    variant = view.variants[index]
+    parts = [
+        _head(variant, index),
+        _progress(variant, waiting),
+        _failure(variant),
+        _numbers(result, baseline),
+        _text(view, index, row),
+        _evidence(variant),
+        _warnings(variant),
+    ]
+    return f'<article class="variant v{index}" aria-label="{escape(variant.name)}">{"".join(parts)}</article>'
+
+
+def _head(variant: VariantView, index: int) -> str:
+    badge = f'<span class="badge {variant.status}">{STATUS[variant.status]}</span>'
+    return f'<header><i class="swatch"></i><h3>{escape(variant.name)}</h3>{badge}</header>'
+
+
+def _progress(variant: VariantView, waiting: str) -> str:
+    """One line of what is going on and, for something long, a bar; always the same two nodes, so that nothing jumps."""
+    if variant.status == "waiting":
+        line = waiting or "Starts after the variant before it."
+    elif variant.ended:
+        line = f"{variant.tokens:,} tokens generated in all passes" if variant.tokens else ""
+    else:
+        line = _phase_line(variant)
+    share, words = "", ""
+    if variant.progress is not None:
+        share, words = _bar(variant.progress, variant.progress_began)
+        line = words
+    return f'<p class="phase">{escape(line)}</p><div class="bar" {share}></div>'
+
+
+def _phase_line(variant: VariantView) -> str:
+    phase = PHASES.get(variant.phase, variant.phase.capitalize())
+    detail = variant.detail if variant.phase in ("warmup", "timed") or variant.phase not in PHASES else ""
+    return " · ".join(part for part in (phase, detail) if part) or "Starting"
+
+
+def _bar(progress: Progress, began: Progress | None) -> tuple[str, str]:
+    """Attributes of the bar, and "Fetching weights: 12 of 100 MB, 5 MB/s, 18 s left"."""
+    unit = "B" if progress.unit in ("B", "bytes") else progress.unit
+    words = f"{progress.name}: {shown(progress.done, unit)}"
+    seconds = (progress.t_ns - began.t_ns) / 1e9 if began else 0.0
+    speed = (progress.done - began.done) / seconds if began and seconds > 0 else 0.0
+    if progress.total:
+        words += f" of {shown(progress.total, unit)}"
+    if speed > 0:
+        words += f" · {shown(speed, unit)}/s"
+    if speed > 0 and progress.total:
+        words += f" · {duration((progress.total - progress.done) / speed)} left"
+    if not progress.total:
+        return 'data-busy="true"', words
+    percent = max(0.0, min(100.0, 100 * progress.done / progress.total))
+    attributes = f'style="--done:{percent:.1f}%" role="progressbar" aria-valuenow="{percent:.0f}" aria-valuemin="0" aria-valuemax="100"'
+    return f'{attributes} aria-label="{escape(progress.name)}"', words
+
+
+def duration(seconds: float) -> str:
+    """ "8 s", "2 min 5 s", "1 h 3 min"."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def _failure(variant: VariantView) -> str:
+    if variant.failure is None:
+        return '<div class="failure"></div>'
+    advice = FAILURE_ADVICE.get(variant.failure.kind, "")
+    detail = variant.failure.detail.strip()
+    log = f"<details><summary>Log</summary><pre>{escape(detail[-6000:])}</pre></details>" if detail else ""
+    return f'<div class="failure"><strong>{escape(variant.failure.message)}</strong> {escape(advice)}{log}</div>'
+
+
+def headlines(result: Result) -> list[str]:
+    """Names of the metrics at the top of a column: of the memory peaks the first that was measured."""
+    peak = next((name for name in PEAKS if value_of(result, name) is not None), PEAKS[-1])
+    return [name for name in HEADLINES if name not in PEAKS or name == peak]
+
+
+def _numbers(result: Result | None, baseline: Result | None) -> str:
+    if result is None or result.get("status") == "failed":
+        return '<dl class="numbers"></dl>'
+    return f'<dl class="numbers">{"".join(_number(name, result, baseline) for name in headlines(result))}</dl>'
+
+
+def _number(name: str, result: Result, baseline: Result | None) -> str:
+    metric, about = result.get("metrics", {}).get(name) or {}, METRICS[name]
+    title, head = escape(about.formula), f"<dt>{escape(about.title)}</dt>"
+    if value_of(result, name) is None:
+        if baseline is None and name == "kld_mean":
+            return ""
+        reason = escape(metric.get("reason") or "not measured")
+        return f'<div title="{title}">{head}<dd class="none">not available</dd><dd class="small">{reason}</dd></div>'
+    value = f"<dd>{escape(shown(float(metric['value']), about.unit))}</dd>"
+    spread = f'<span title="95 % interval over {metric.get("n")} passes">{escape(interval(metric))}</span>'
+    return f'<div title="{title}">{head}{value}<dd class="small">{spread} {_delta(name, result, baseline)}</dd></div>'
+
+
+def _delta(name: str, result: Result, baseline: Result | None) -> str:
+    if baseline is None:
+        return ""
+    found = change(result["metrics"][name], baseline.get("metrics", {}).get(name) or {})
+    if found is None:
+        return ""
+    if found.shown is False:
+        return f'<span class="delta none" title="{NO_DIFFERENCE}: the intervals overlap">{escape(found.text)}, within the noise</span>'
+    return f'<span class="delta" title="against the baseline">{escape(found.text)}</span>'
+
+
+def _text(view: View, index: int, row: int) -> str:
+    """The stream of one request. The box is pinned to its newest line by the style sheet."""
+    variant, baseline = view.variants[index], view.variants[0]
+    shown_row = variant.rows.get(row)
+    if shown_row is None:
+        words = "No text for this prompt yet." if variant.rows else ("" if variant.ended else "The text appears here.")
+        return f'<div class="stream" tabindex="0" role="region" aria-label="Output"><div class="said empty">{words}</div></div>'
+    pieces = tuple(shown_row.pieces)
+    at = row_departure(baseline, variant, row) if index else None
+    before = tuple(baseline.rows[row].pieces)[at] if at is not None else ""
+    body = marked(pieces, at, before)
+    return f'<div class="stream" tabindex="0" role="region" aria-label="Output"><div class="said">{body}</div></div>'
+
+
+def _evidence(variant: VariantView) -> str:
+    titles = {technique.name: technique.title for technique in techniques().values()}
+    items = [
+        f'<li class="{"proved" if found.ok else "refuted"}"><b>{"✓" if found.ok else "✕"}</b> '
+        f"<span>{escape(titles.get(found.technique, found.technique))}: {escape(found.text)}</span></li>"
+        for found in variant.evidence
+    ]
+    return f'<ul class="evidence" aria-label="Evidence that each setting took effect">{"".join(items)}</ul>'
+
+
+def _warnings(variant: VariantView) -> str:
+    items = [f"<li>{escape(message)}</li>" for message in variant.warnings]
+    return f'<ul class="warnings" aria-label="Warnings">{"".join(items)}</ul>'

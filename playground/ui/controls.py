@@ -1,0 +1,147 @@
+"""The left side of the page: model, memory estimate, workload, protocol; and one control for any knob.
+
+Builders return named components. Controls take their label, help and options from the knob, never from a list here. Example::
+
+    with gr.Blocks(): setup = build_setup(machine_engines, entries, presets)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from playground.core.engine import Engine
+from playground.core.knobs import Choice, Knob, Toggle
+from playground.core.machine import Machine
+from playground.models.catalogue import Entry
+from playground.presets import WorkloadPreset
+from playground.ui import strings
+from playground.ui.availability import DEVICES, ControlState, device_state, engine_state
+from playground.ui.form import Draft
+
+CROSS = " ✕"
+
+
+@dataclass(frozen=True)
+class Setup:
+    """The components of the left side. `fields`: by the name of the draft's field; the others are shown only."""
+
+    fields: dict[str, gr.components.Component]
+    estimate: gr.HTML
+    workload_preset: gr.Dropdown
+
+
+def option_labels(options: Sequence[str], state: ControlState) -> list[tuple[str, str]]:
+    """(label, value) of each option; what cannot be chosen ends with a cross, which the style sheet makes inert."""
+    return [(option + CROSS if option in state.options else option, option) for option in options]
+
+
+def knob_control(knob: Knob, elem_id: str, visible: bool = True) -> gr.components.Component:
+    """Radio, checkbox or slider for one knob, with its help beneath the label."""
+    common: dict[str, Any] = {"label": knob.label, "info": knob.help, "elem_id": elem_id, "visible": visible, "interactive": True}
+    if isinstance(knob, Choice):
+        return gr.Radio(choices=[(option, option) for option in knob.options], value=knob.default, **common)
+    if isinstance(knob, Toggle):
+        return gr.Checkbox(value=knob.default, **common)
+    label = f"{knob.label} ({knob.unit})" if knob.unit else knob.label
+    return gr.Slider(knob.minimum, knob.maximum, value=knob.default, step=knob.step, **{**common, "label": label})
+
+
+def knob_props(knob: Knob, state: ControlState) -> dict[str, Any]:
+    """What of a knob's control changes with its state: whether it is live, its options, and the reasons beneath the help."""
+    note = state.note()
+    props: dict[str, Any] = {"interactive": state.enabled, "info": f"{knob.help}\n**{note}**" if note else knob.help}
+    if isinstance(knob, Choice):
+        props["choices"] = option_labels(knob.options, state)
+    return props
+
+
+def model_control(entries: Sequence[Entry], elem_id: str, visible: bool = True) -> gr.Dropdown:
+    """Models of the catalogue; anything else can be typed."""
+    return gr.Dropdown(
+        [(entry.title, entry.name) for entry in entries],
+        value=Draft().model,
+        label="Model",
+        info=strings.MODEL_INFO,
+        allow_custom_value=True,
+        elem_id=elem_id,
+        visible=visible,
+    )
+
+
+def engine_control(engines: Mapping[str, type[Engine]], machine: Machine, elem_id: str, visible: bool = True) -> gr.Radio:
+    """Engines by title; those that cannot run here are crossed out, with the reason."""
+    state = engine_state(engines, machine, "auto")
+    return gr.Radio(
+        engine_choices(engines, state), value=Draft().engine, label="Engine", info=engine_info(engines, Draft().engine, state),
+        elem_id=elem_id, visible=visible,
+    )  # fmt: skip
+
+
+def engine_choices(engines: Mapping[str, type[Engine]], state: ControlState) -> list[tuple[str, str]]:
+    """(title, name) of each engine."""
+    return [(engine.title + (CROSS if name in state.options else ""), name) for name, engine in engines.items()]
+
+
+def engine_info(engines: Mapping[str, type[Engine]], chosen: str, state: ControlState) -> str:
+    """What the chosen engine is, and which ones cannot run here."""
+    about = engines[chosen].about if chosen in engines else ""
+    return f"{about}\n**{state.note()}**" if state.note() else about
+
+
+def device_control(machine: Machine, elem_id: str, visible: bool = True) -> gr.Radio:
+    """auto, cpu or cuda."""
+    state = device_state(machine)
+    note = f"\n**{state.note()}**" if state.note() else ""
+    info = f"auto is {machine.device} here.{note}"
+    return gr.Radio(option_labels(DEVICES, state), value="auto", label="Device", info=info, elem_id=elem_id, visible=visible)
+
+
+def build_setup(
+    entries: Sequence[Entry], engines: Mapping[str, type[Engine]], machine: Machine, workloads: Sequence[WorkloadPreset]
+) -> Setup:
+    """Model, estimate, workload and protocol, one below the other."""
+    fields: dict[str, gr.components.Component] = {}
+    gr.HTML("<h2>Model</h2>", apply_default_css=False)
+    fields["model"] = model_control(entries, "model")
+    estimate = gr.HTML(elem_id="estimate", apply_default_css=False)
+    with gr.Accordion("Engine and device", open=False, elem_id="engine-section"):
+        fields["engine"] = engine_control(engines, machine, "engine")
+        fields["device"] = device_control(machine, "device")
+    gr.HTML("<h2>Workload</h2>", apply_default_css=False)
+    preset = gr.Dropdown(
+        [(preset.title, preset.name) for preset in workloads], value=None, label="Workload preset", elem_id="workload-preset",
+        info="Fills in prompts and length.",
+    )  # fmt: skip
+    fields |= _workload_fields()
+    gr.HTML("<h2>Protocol</h2>", apply_default_css=False)
+    fields |= _protocol_fields()
+    return Setup(fields, estimate, preset)
+
+
+def _workload_fields() -> dict[str, gr.components.Component]:
+    draft = Draft()
+    fields: dict[str, gr.components.Component] = {
+        "prompts": gr.Textbox(draft.prompts, label="Prompts", info=strings.PROMPTS_INFO, lines=4, max_lines=12, elem_id="prompts")
+    }
+    with gr.Row(elem_classes="pair"):
+        fields["max_new_tokens"] = gr.Number(draft.max_new_tokens, label="Output length (tokens)", elem_id="max-new-tokens", min_width=120)
+        fields["temperature"] = gr.Number(draft.temperature, label="Temperature", elem_id="temperature", step=0.1, min_width=120)
+    with gr.Accordion("Seed, end of text, chat template", open=False):
+        fields["seed"] = gr.Number(draft.seed, label="Seed", info="Used where the temperature is not 0.", elem_id="seed")
+        fields["ignore_eos"] = gr.Checkbox(draft.ignore_eos, label="Ignore end of text", info=strings.IGNORE_EOS_INFO, elem_id="ignore-eos")
+        fields["chat"] = gr.Checkbox(draft.chat, label="Chat template", info=strings.CHAT_INFO, elem_id="chat")
+    return fields
+
+
+def _protocol_fields() -> dict[str, gr.components.Component]:
+    draft = Draft()
+    fields: dict[str, gr.components.Component] = {}
+    with gr.Row(elem_classes="pair"):
+        fields["warmups"] = gr.Number(draft.warmups, label="Warm-ups", info=strings.WARMUPS_INFO, elem_id="warmups", min_width=120)
+        fields["repeats"] = gr.Number(draft.repeats, label="Repeats", info=strings.REPEATS_INFO, elem_id="repeats", min_width=120)
+    fields["quality"] = gr.Checkbox(draft.quality, label="Score output quality", info=strings.QUALITY_INFO, elem_id="quality")
+    return fields

@@ -1,0 +1,177 @@
+"""The form as plain data: what a person has set (`Draft`) and the specs that it means, in both directions. No Gradio here.
+
+Example::
+
+    draft = Draft(knobs={"precision": "fp32"}, variants=({"precision": "bf16"},))
+    specs_of(draft, techniques())        # [RunSpec baseline, RunSpec B]
+    draft_of(specs, techniques())        # the form again, for presets and for reloaded pages
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from playground.core.plan import SPEC_FIELDS, Techniques, complete, describe, knob_index, vary
+from playground.core.problem import Problem
+from playground.core.spec import DEFAULT_MODEL, DEFAULT_PROMPT, Protocol, RunSpec, Workload
+
+LINE_BREAK = "⏎"
+LETTERS = ("Baseline", "B", "C", "D")
+FIELD_LABELS = {"model": "Model", "engine": "Engine", "device": "Device"}
+
+
+@dataclass(frozen=True)
+class Draft:
+    """`knobs`: the baseline's; `variants`: for each further column only what differs. `prompts`: one a line."""
+
+    model: str = DEFAULT_MODEL
+    engine: str = "transformers"
+    device: str = "auto"
+    knobs: Mapping[str, Any] = field(default_factory=dict)
+    variants: tuple[Mapping[str, Any], ...] = ()
+    prompts: str = DEFAULT_PROMPT
+    max_new_tokens: Any = 64
+    temperature: Any = 0.0
+    seed: Any = 0
+    ignore_eos: bool = True
+    chat: bool = True
+    warmups: Any = 1
+    repeats: Any = 3
+    quality: bool = True
+
+
+def setting_labels(techniques: Techniques) -> dict[str, str]:
+    """What a variant can differ in: every knob, then model, engine and device, with labels for people."""
+    knobs = {name: knob.label for name, (_, knob) in knob_index(techniques).items()}
+    return {**knobs, **FIELD_LABELS}
+
+
+def workload_of(draft: Draft) -> Workload:
+    """The workload; raises Problem("user") for what cannot be."""
+    prompts = tuple(line.replace(LINE_BREAK, "\n") for line in (draft.prompts or "").splitlines() if line.strip())
+    if not prompts:
+        raise Problem("user", "There is no prompt. Write at least one line of text to continue.")
+    return Workload(
+        prompts=prompts,
+        max_new_tokens=_whole("Output length", draft.max_new_tokens),
+        ignore_eos=draft.ignore_eos,
+        temperature=draft.temperature if draft.temperature is not None else 0.0,
+        seed=_whole("Seed", draft.seed),
+        chat=draft.chat,
+    )
+
+
+def relevant(knobs: Mapping[str, Any], techniques: Techniques) -> dict[str, Any]:
+    """`knobs` without those that have no effect beside the others (their controls are disabled, with the reason)."""
+    full = {name: knobs.get(name, knob.default) for name, (_, knob) in knob_index(techniques).items()}
+    idle = {name for technique in techniques.values() for name in technique.irrelevant(full)}
+    return {name: value for name, value in knobs.items() if name not in idle}
+
+
+def specs_of(draft: Draft, techniques: Techniques) -> list[RunSpec]:
+    """The baseline and its variants, complete; raises Problem("user") that names the column at fault."""
+    baseline = RunSpec(
+        model=(draft.model or "").strip(),
+        engine=draft.engine,
+        device=draft.device,
+        knobs=relevant(draft.knobs, techniques),
+        workload=workload_of(draft),
+        protocol=Protocol(_whole("Warm-ups", draft.warmups), _whole("Repeats", draft.repeats), draft.quality),
+    )
+    specs = [_complete(LETTERS[0], baseline, techniques)]
+    for letter, changes in zip(LETTERS[1:], draft.variants, strict=False):
+        try:
+            varied = vary(baseline, changes, techniques)
+        except Problem as problem:
+            raise Problem(problem.kind, f"{letter}: {problem.message}", problem.detail) from None
+        specs.append(_complete(letter, varied, techniques))
+    return [spec.replace(label=label) for spec, label in zip(specs, labels(specs, techniques), strict=True)]
+
+
+def labels(specs: Sequence[RunSpec], techniques: Techniques) -> list[str]:
+    """A short label for each spec: its values of everything in which the specs differ, or "same settings" where nothing does."""
+    if len(specs) == 1:
+        return ["this run"]
+    names = [name for name in setting_labels(techniques) if len({str(_value(spec, name, techniques)) for spec in specs}) > 1]
+    idle = [_idle(spec, techniques) for spec in specs]
+    shown = [[_described(spec, name, techniques) for name in names if name not in none] for spec, none in zip(specs, idle, strict=True)]
+    return [", ".join(parts) or "same settings" for parts in shown]
+
+
+def draft_of(specs: Sequence[RunSpec], techniques: Techniques) -> Draft:
+    """The form that would give these specs (further ones than four, and other workloads than the baseline's, do not fit in it)."""
+    baseline = specs[0]
+    work, protocol = baseline.workload, baseline.protocol
+    return Draft(
+        model=baseline.model,
+        engine=baseline.engine,
+        device=baseline.device,
+        knobs={name: baseline.knobs.get(name, knob.default) for name, (_, knob) in knob_index(techniques).items()},
+        variants=tuple(differences(baseline, spec, techniques) for spec in specs[1 : len(LETTERS)]),
+        prompts="\n".join(LINE_BREAK.join(prompt.splitlines()) for prompt in work.prompts),
+        max_new_tokens=work.max_new_tokens,
+        temperature=work.temperature,
+        seed=work.seed,
+        ignore_eos=work.ignore_eos,
+        chat=work.chat,
+        warmups=protocol.warmups,
+        repeats=protocol.repeats,
+        quality=protocol.quality,
+    )
+
+
+def differences(baseline: RunSpec, spec: RunSpec, techniques: Techniques) -> dict[str, Any]:
+    """Settings of `spec` that differ from the baseline's, without those that have no effect there."""
+    idle = _idle(spec, techniques)
+    return {
+        name: _value(spec, name, techniques)
+        for name in setting_labels(techniques)
+        if name not in idle and _value(spec, name, techniques) != _value(baseline, name, techniques)
+    }
+
+
+def column_names(specs: Sequence[RunSpec]) -> list[str]:
+    """Names for legends: "Baseline: fp32", "B: bf16"."""
+    letters = [LETTERS[i] if i < len(LETTERS) else str(i + 1) for i in range(len(specs))]
+    return [f"{letter}: {spec.label}" if spec.label else letter for letter, spec in zip(letters, specs, strict=True)]
+
+
+def changed_in_words(changes: Mapping[str, Any], baseline: Mapping[str, Any], techniques: Techniques) -> str:
+    """One line for a column: "Precision bf16 instead of fp32"."""
+    known = setting_labels(techniques)
+    real = {name: value for name, value in changes.items() if value != baseline.get(name)}
+    parts = [f"{known[name]} {_plain(value)} instead of {_plain(baseline.get(name))}" for name, value in real.items()]
+    return "; ".join(parts) or "Same as the baseline: shows how much two equal runs differ."
+
+
+def _complete(letter: str, spec: RunSpec, techniques: Techniques) -> RunSpec:
+    try:
+        return complete(spec, techniques)
+    except Problem as problem:
+        raise Problem(problem.kind, f"{letter}: {problem.message}", problem.detail) from None
+
+
+def _idle(spec: RunSpec, techniques: Techniques) -> set[str]:
+    full = {name: spec.knobs.get(name, knob.default) for name, (_, knob) in knob_index(techniques).items()}
+    return {name for technique in techniques.values() for name in technique.irrelevant(full)}
+
+
+def _value(spec: RunSpec, name: str, techniques: Techniques) -> Any:
+    return getattr(spec, name) if name in SPEC_FIELDS else spec.knobs.get(name, knob_index(techniques)[name][1].default)
+
+
+def _described(spec: RunSpec, name: str, techniques: Techniques) -> str:
+    value = _value(spec, name, techniques)
+    return str(value) if name in SPEC_FIELDS else describe(name, value, techniques)
+
+
+def _plain(value: Any) -> str:
+    return {True: "on", False: "off"}.get(value, str(value)) if isinstance(value, bool) else str(value)
+
+
+def _whole(what: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
+        raise Problem("user", f"{what} must be a whole number, got {'nothing' if value is None else repr(value)}.")
+    return int(value)

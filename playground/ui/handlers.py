@@ -1,0 +1,168 @@
+"""What happens on a click: submit, watch, stop, find again. Plain functions of an `App`; the page wires them to components.
+
+A run lives in `Jobs`, not here: closing the page or a generator never stops it. Example::
+
+    app = App(jobs, store, world)
+    job = submit(app, draft)
+    async for state in watch(app, job.id, row=0, page="session"): ...
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from playground.core.plan import plan_for
+from playground.core.problem import Problem
+from playground.core.spec import RunSpec
+from playground.engines import engine_class
+from playground.measure.machine import probe
+from playground.results.store import Store
+from playground.run.jobs import Job, Jobs
+from playground.ui.fields import World
+from playground.ui.form import Draft, column_names, labels, specs_of
+from playground.ui.memory import Facts, estimate_html
+from playground.ui.results import Shown
+from playground.ui.text import escape
+from playground.ui.view import View, fold, start
+
+UPDATE_S = 0.2
+
+
+@dataclass
+class App:
+    """What the handlers of one page share. `watchers`: for each open page a mark of the watch that is the newest there."""
+
+    jobs: Jobs
+    store: Store
+    world: World
+    facts: Facts = field(default_factory=Facts)
+    watchers: dict[str, object] = field(default_factory=dict)
+
+
+def check(app: App, specs: Sequence[RunSpec]) -> None:
+    """Raises Problem for the first spec that cannot run here, before anything starts."""
+    names = column_names(specs)
+    for name, spec in zip(names, specs, strict=True):
+        try:
+            plan_for(spec, app.world.techniques, engine_class(spec.engine), app.world.machine)
+        except Problem as problem:
+            raise Problem(problem.kind, f"{name}: {problem.message}", problem.detail) from None
+
+
+def submit(app: App, draft: Draft) -> Job:
+    """Queue what the form says; raises Problem and starts nothing where something is wrong."""
+    specs = specs_of(draft, app.world.techniques)
+    check(app, specs)
+    return app.jobs.submit(title_of(specs), specs)
+
+
+def title_of(specs: Sequence[RunSpec]) -> str:
+    """ "fp32, bf16 · smollm2-135m-instruct"."""
+    return f"{' vs '.join(dict.fromkeys(spec.label for spec in specs))} · {specs[0].model}"
+
+
+def stop(app: App, job_id: str) -> bool:
+    """Cancel a job that waits or runs; whether there was one."""
+    job = app.jobs.get(job_id) if job_id else None
+    if job is None or job.done.is_set():
+        return False
+    job.cancel()
+    return True
+
+
+def specs_of_run(app: App, job_id: str) -> list[RunSpec]:
+    """The variants of a job or of a stored experiment; empty where it is gone."""
+    job = app.jobs.get(job_id)
+    if job is not None:
+        return list(job.specs)
+    try:
+        return [run.spec for run in app.store.load(job_id).runs]
+    except Problem:
+        return []
+
+
+async def watch(app: App, job_id: str, row: int, page: str) -> AsyncIterator[Shown | None]:
+    """States of a run to show: at once, then at most five a second while something changes, None as a heartbeat in between.
+
+    Ends when the run is over, or when the same page starts another watch.
+    """
+    mark = object()
+    app.watchers[page] = mark
+    job = app.jobs.get(job_id)
+    if job is None:
+        yield await asyncio.to_thread(stored, app, job_id, row)
+        return
+    state, cursor, before = _fresh(app, job.specs, row), 0, None
+    while app.watchers.get(page) is mark:
+        over = job.done.is_set()
+        events, cursor = job.events_since(cursor)
+        view = state.view
+        for item in events:
+            view = fold(view, item)
+        state = replace(state, view=view, results=list(job.results), status=job.status if over or job.status != "done" else "running")
+        state = replace(state, ahead=job.ahead)
+        yield state if state != before else None
+        before = state
+        if over:
+            return
+        await asyncio.sleep(UPDATE_S)
+
+
+def stored(app: App, job_id: str, row: int) -> Shown:
+    """A finished run from the store, as it was shown when it ended."""
+    try:
+        experiment = app.store.load(job_id)
+    except Problem:
+        return Shown(status="gone")
+    state = _fresh(app, [run.spec for run in experiment.runs], row)
+    view, results, statuses = state.view, [], []
+    for run in experiment.runs:
+        for event in run.events:
+            view = fold(view, (run.index, event))
+        variant: Any = replace(view.variants[run.index], status=run.status)
+        view = View((*view.variants[: run.index], variant, *view.variants[run.index + 1 :]))
+        results.append(run.result or {"status": run.status, "metrics": {}})
+        statuses.append(run.status)
+    worst = next((status for status in ("interrupted", "cancelled", "failed", "running", "waiting") if status in statuses), "done")
+    return replace(state, view=view, results=results, status=worst)
+
+
+def _fresh(app: App, specs: Sequence[RunSpec], row: int) -> Shown:
+    known = list(specs)
+    if not all(spec.label for spec in known):
+        computed = labels(known, app.world.techniques)
+        known = [spec.replace(label=spec.label or label) for spec, label in zip(known, computed, strict=True)]
+    names = column_names(known)
+    return Shown(start(names), names, row=row)
+
+
+def estimate(app: App, draft: Draft) -> str:
+    """The memory estimate of what the form says, or what is missing for one."""
+    try:
+        specs = specs_of(draft, app.world.techniques)
+    except Problem as problem:
+        return f'<div class="estimate"><p class="quiet">No memory estimate: {escape(problem.message)}</p></div>'
+    return estimate_html(specs, column_names(specs), app.facts.of, app.world.techniques, probe())
+
+
+def history_choices(app: App) -> list[tuple[str, str]]:
+    """(line, id) of the newest runs."""
+    return [(_history_line(item), str(item["id"])) for item in app.store.history()]
+
+
+def _history_line(item: Any) -> str:
+    statuses = set(item["statuses"])
+    status = next((name for name in ("interrupted", "failed", "cancelled", "running", "waiting") if name in statuses), "done")
+    when = str(item["created_at"])[:16].replace("T", " ")
+    return f"{when} UTC · {item['title']} · {status}"
+
+
+def message_html(problem: Problem | None) -> str:
+    """The message in its fixed place: empty, or what is wrong and what to do."""
+    if problem is None:
+        return ""
+    detail = f"<details><summary>Details</summary><pre>{escape(problem.detail)}</pre></details>" if problem.detail else ""
+    return f'<div class="problem" role="alert"><b>Not started.</b> {escape(problem.message)}{detail}</div>'

@@ -1,0 +1,221 @@
+"""The page: sections put together and wired to the handlers. Importing it never imports torch.
+
+Example::
+
+    page = build_page(Jobs(store), store)
+    page.queue().launch(**look())
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from playground import presets
+from playground.core.machine import Machine
+from playground.core.problem import Problem
+from playground.core.spec import RunSpec
+from playground.engines import engines
+from playground.measure.machine import probe
+from playground.models.catalogue import catalogue
+from playground.results.store import Store
+from playground.run.jobs import Jobs
+from playground.techniques import techniques
+from playground.ui import handlers, strings
+from playground.ui.api import add_api
+from playground.ui.controls import build_setup
+from playground.ui.device import Strip
+from playground.ui.fields import Form, World, fill, keeping_place, merged, read, refresh, updates
+from playground.ui.form import LETTERS, Draft, draft_of
+from playground.ui.handlers import App
+from playground.ui.results import Board, Shown, board_values, build_board, status_html
+from playground.ui.text import escape
+from playground.ui.variants import START_COUNT, build_variants, explanations_html
+
+PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+FORM: dict[str, Any] = {**PRIVATE, "concurrency_id": "form", "concurrency_limit": 8}
+TO_RESULTS = "() => document.querySelector('#results')?.scrollIntoView({behavior: 'smooth', block: 'start'})"
+
+
+@dataclass(frozen=True)
+class Bar:
+    """The bar at the foot of the window: always reachable."""
+
+    message: gr.HTML
+    status: gr.HTML
+    run: gr.Button
+    stop: gr.Button
+
+
+@dataclass(frozen=True)
+class Page:
+    """Every named component of the page."""
+
+    form: Form
+    board: Board
+    bar: Bar
+    job: gr.BrowserState
+    experiments: gr.Radio
+    about: gr.HTML
+    history: gr.Dropdown
+
+
+def build_page(jobs: Jobs, store: Store, machine: Machine | None = None) -> gr.Blocks:
+    """The whole page on these jobs and this store; `machine` is probed where it is not given."""
+    app = App(jobs, store, World(techniques(), engines(), machine or probe()))
+    with gr.Blocks(title=strings.TITLE, analytics_enabled=False, fill_width=True) as blocks:
+        page = _layout(app)
+        _wire_form(app, page)
+        _wire_run(app, page, blocks)
+        add_api(app)
+    return blocks
+
+
+def _layout(app: App) -> Page:
+    _header(app)
+    experiments, about = _presets()
+    with gr.Row(elem_classes="shell", equal_height=False):
+        with gr.Column(elem_classes="side", scale=0, min_width=320):
+            setup = build_setup(catalogue(), app.world.engines, app.world.machine, presets.workloads())
+        with gr.Column(elem_classes="main", scale=1, min_width=320):
+            with gr.Row(elem_classes="section-head"):
+                gr.HTML("<h2>Variants</h2>", apply_default_css=False)
+                count = gr.State(START_COUNT)
+                remove = gr.Button("Remove B", size="sm", elem_id="remove-variant", visible=False, scale=0, min_width=100)
+                add = gr.Button("Add a variant", size="sm", elem_id="add-variant", scale=0, min_width=120)
+            columns = build_variants(app.world.techniques, catalogue(), app.world.engines, app.world.machine)
+            with gr.Accordion("What these settings do, when they help and what they cost", open=False):
+                gr.HTML(explanations_html(app.world.techniques), apply_default_css=False)
+            status_place = gr.HTML(status_html(Shown()), render=False, apply_default_css=False, elem_id="status")
+            board = build_board(status_place)
+            with gr.Accordion("History", open=False, elem_id="history-section"):
+                history = gr.Dropdown([], value=None, label="Earlier runs", info=strings.HISTORY_INFO, elem_id="history", interactive=True)
+    bar = _bar(status_place)
+    job = gr.BrowserState("", storage_key="inference-playground-run", secret="inference-playground")
+    return Page(Form(setup, columns, count, add, remove), board, bar, job, experiments, about, history)
+
+
+def _header(app: App) -> None:
+    strip = Strip(app.world.machine)
+    with gr.Row(elem_classes="top", equal_height=True):
+        gr.HTML(f'<div class="brand"><h1>{escape(strings.TITLE)}</h1><p>{escape(strings.TAGLINE)}</p></div>', apply_default_css=False)
+        shown = gr.HTML(strip.html(), apply_default_css=False, elem_id="device")
+    gr.Timer(1.0).tick(strip.html, outputs=shown, concurrency_id="gauges", concurrency_limit=4, **PRIVATE)
+
+
+def _presets() -> tuple[gr.Radio, gr.HTML]:
+    with gr.Column(elem_classes="presets"):
+        choices = [(preset.title, preset.name) for preset in presets.experiments()]
+        experiments = gr.Radio(choices, value=None, label="Experiments", elem_id="experiments", elem_classes="chips")
+        about = gr.HTML(f'<p class="about">{escape(strings.EXPERIMENT_HINT)}</p>', apply_default_css=False, elem_id="about")
+    return experiments, about
+
+
+def _bar(status: gr.HTML) -> Bar:
+    with gr.Column(elem_classes="bar-foot", elem_id="run-bar"):
+        message = gr.HTML("", apply_default_css=False, elem_id="message")
+        with gr.Row(elem_classes="bar-row", equal_height=True):
+            run = gr.Button("Run", variant="primary", elem_id="run", scale=0, min_width=110)
+            stop = gr.Button("Stop", elem_id="stop", scale=0, min_width=90)
+            status.render()
+    return Bar(message, status, run, stop)
+
+
+def _wire_form(app: App, page: Page) -> None:
+    """Each change refreshes the controls and the estimate; presets fill the form in."""
+    form, inputs, outputs = page.form, page.form.inputs(), page.form.outputs()
+    keys, targets, sources = list(inputs), list(outputs.values()), list(inputs.values())
+
+    def draft(values: tuple[Any, ...]) -> Draft:
+        return read(dict(zip(keys, values, strict=True)))
+
+    def refreshed(*values: Any) -> list[Any]:
+        return updates(outputs, refresh(draft(values), app.world))
+
+    def estimated(*values: Any) -> str:
+        return handlers.estimate(app, draft(values))
+
+    def resized(change: int, *values: Any) -> list[Any]:
+        count = max(2, min(len(LETTERS), int(values[keys.index("count")]) + change))
+        now = draft(tuple(count if key == "count" else value for key, value in zip(keys, values, strict=True)))
+        return updates(outputs, merged({"count": {"value": count}}, refresh(now, app.world)))
+
+    def from_experiment(name: str, *values: Any) -> list[Any]:
+        preset = next(preset for preset in presets.experiments() if preset.name == name)
+        now = keeping_place(draft_of(preset.specs, app.world.techniques), draft(values))
+        about = f'<p class="about"><b>What to look for.</b> {escape(" ".join(preset.about.split()))}</p>'
+        return [about, *updates(outputs, merged(fill(now, app.world.techniques), refresh(now, app.world)))]
+
+    def from_workload(name: str, *values: Any) -> list[Any]:
+        preset = next(preset for preset in presets.workloads() if preset.name == name)
+        filled = fill(draft_of([RunSpec(workload=preset.workload)], app.world.techniques), app.world.techniques)
+        chosen = ("prompts", "max_new_tokens", "temperature", "seed", "ignore_eos", "chat")
+        return updates(outputs, {key: filled[key] for key in chosen})
+
+    def estimate_after(event: Any) -> None:
+        event.then(estimated, sources, form.setup.estimate, **PRIVATE, concurrency_id="estimate", concurrency_limit=4)
+
+    edited = [component.input for key, component in inputs.items() if key != "count" and hasattr(component, "input")]
+    estimate_after(gr.on(edited, refreshed, sources, targets, trigger_mode="always_last", **FORM))
+    estimate_after(form.add.click(lambda *values: resized(1, *values), sources, targets, **FORM))
+    estimate_after(form.remove.click(lambda *values: resized(-1, *values), sources, targets, **FORM))
+    estimate_after(page.experiments.input(from_experiment, [page.experiments, *sources], [page.about, *targets], **FORM))
+    preset = form.setup.workload_preset
+    estimate_after(preset.input(from_workload, [preset, *sources], targets, **FORM))
+
+
+def _wire_run(app: App, page: Page, blocks: gr.Blocks) -> None:
+    """Run, Stop, the watch that shows a run, and finding it again after a reload."""
+    inputs, outputs = page.form.inputs(), page.form.outputs()
+    keys, sources = list(inputs), list(inputs.values())
+
+    def submitted(*values: Any) -> list[Any]:
+        try:
+            job = handlers.submit(app, read(dict(zip(keys, values, strict=True))))
+        except Problem as problem:
+            return [handlers.message_html(problem), gr.skip()]
+        return ["", job.id]
+
+    async def watched(job_id: str, row: int | None, request: gr.Request) -> AsyncIterator[list[Any]]:
+        before: Shown | None = None
+        nothing: list[Any] = [gr.skip() for _ in page.board.outputs()]
+        if job_id:
+            async for state in handlers.watch(app, job_id, row or 0, str(request.session_hash)):
+                if state is None:
+                    yield nothing
+                    continue
+                yield board_values(state, before)
+                before = state
+        yield nothing
+
+    def stopped(job_id: str) -> str:
+        return "" if handlers.stop(app, job_id) else f'<div class="note">{escape(strings.NOTHING_RUNS)}</div>'
+
+    def restored(job_id: str, *values: Any) -> list[Any]:
+        specs = handlers.specs_of_run(app, job_id) if job_id else []
+        now = draft_of(specs, app.world.techniques) if specs else read(dict(zip(keys, values, strict=True)))
+        filled = fill(now, app.world.techniques) if specs else {}
+        return [handlers.estimate(app, now), *updates(outputs, merged(filled, refresh(now, app.world)))]
+
+    def listed() -> Any:
+        return gr.update(choices=handlers.history_choices(app), value=None)
+
+    def left(request: gr.Request) -> None:
+        app.watchers.pop(str(request.session_hash), None)
+
+    watch: dict[str, Any] = {"inputs": [page.job, page.board.row], "outputs": page.board.outputs(), **PRIVATE}
+    watch |= {"concurrency_id": "watch", "concurrency_limit": None}
+    restore: dict[str, Any] = {"inputs": [page.job, *sources], "outputs": [page.form.setup.estimate, *outputs.values()], **FORM}
+    started = page.bar.run.click(submitted, sources, [page.bar.message, page.job], **FORM)
+    started.then(None, js=TO_RESULTS, api_visibility="private")
+    started.then(watched, **watch).then(listed, None, page.history, **FORM)
+    page.bar.stop.click(stopped, page.job, page.bar.message, **FORM)
+    page.board.row.input(watched, **watch)
+    blocks.load(restored, **restore).then(watched, **watch)
+    blocks.load(listed, None, page.history, **FORM)
+    opened = page.history.input(lambda chosen: chosen, page.history, page.job, **FORM)
+    opened.then(restored, **restore).then(watched, **watch)
+    blocks.unload(left)

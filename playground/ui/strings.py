@@ -1,0 +1,61 @@
+"""Longer texts of the page in one place. Names and explanations of settings are not here: they come from the techniques and engines."""
+
+from __future__ import annotations
+
+TITLE = "Inference Playground"
+TAGLINE = "Change how a language model runs. See what it costs, and why."
+PROMPTS_INFO = "One prompt a line. ⏎ stands for a line break inside a prompt."
+MODEL_INFO = "Pick one, or type a hub id, a folder, a .gguf file or shape:NAME."
+IGNORE_EOS_INFO = "Go on after the model's end-of-text token, so that all variants generate the same number of tokens."
+CHAT_INFO = "Put each prompt through the model's chat template, where it has one."
+QUALITY_INFO = "Compare each variant's predictions with the baseline's on a fixed text."
+WARMUPS_INFO = "Passes before the clock starts."
+REPEATS_INFO = "Timed passes; two or more give an interval."
+DIFFERS_INFO = "Everything else is as in the baseline."
+EXPERIMENT_HINT = "Pick a ready-made experiment, or set up your own below."
+HISTORY_INFO = "Every run is kept on this machine. Opening one brings its settings and results back."
+ROW_INFO = "Each prompt is one row; the first eight stream, all others appear when they are complete."
+NOTHING_RUNS = "Nothing is running."
+READY = "Ready."
+GONE = "This run is no longer there: its results were removed from the store."
+INTERRUPTED = "This run was interrupted when the server ended; what it had measured until then is shown."
+LIVE_EMPTY = "Press Run: text and live charts appear here at once; side-by-side charts and a table of every metric when it is done."
+
+STATUS = {
+    "waiting": "waiting",
+    "running": "running",
+    "done": "done",
+    "failed": "failed",
+    "cancelled": "stopped",
+    "interrupted": "interrupted",
+}
+
+PHASES = {
+    "fetch": "Fetching the model",
+    "load": "Loading the model",
+    "evidence": "Checking that every setting took effect",
+    "warmup": "Warming up",
+    "timed": "Measuring",
+    "quality": "Scoring output quality",
+    "energy": "Measuring energy",
+    "profile": "Profiling one step",
+}
+
+FAILURE_ADVICE = {
+    "oom": "Choose fewer bits, a shorter text, a smaller batch or a smaller model.",
+    "crash": "The page and the other variants are not affected; the next run starts afresh.",
+    "hang": "The worker was ended; the next run starts afresh.",
+    "unsupported": "",
+    "model": "",
+    "user": "",
+}
+
+ESTIMATE_UNKNOWN = "Its size is known once the model has been fetched."
+
+ENDINGS = {
+    "done": "Done. Results are below and in the history.",
+    "failed": "Ended with a failure; its column says why. The next run starts afresh.",
+    "cancelled": "Stopped.",
+    "interrupted": INTERRUPTED,
+    "gone": GONE,
+}

@@ -1,0 +1,98 @@
+"""What stands beneath the charts: a table of every metric, the provenance line, and the exact input. Pure and escaped HTML.
+
+Example::
+
+    comparison_html(results, names)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from playground.measure.metrics import METRICS
+from playground.results.numbers import NO_DIFFERENCE, change, interval, shown
+from playground.ui.text import escape
+from playground.ui.view import View
+
+Result = Mapping[str, Any]
+DIRECTIONS = {"lower": "lower is better", "higher": "higher is better", "none": ""}
+SHOWN_PROMPTS = 32
+
+
+def comparison_html(results: Sequence[Result], names: Sequence[str]) -> str:
+    """All metrics of all variants: value, interval, change against the baseline; formula as a tooltip, reasons in words."""
+    if not results:
+        return ""
+    heads = "".join(f'<th scope="col" class="v{i}"><i class="swatch"></i>{escape(name)}</th>' for i, name in enumerate(names))
+    rows = "".join(_row(name, results) for name in METRICS)
+    return (
+        '<div class="table-scroll" tabindex="0" role="region" aria-label="All metrics"><table class="comparison">'
+        f'<thead><tr><th scope="col">Metric</th>{heads}</tr></thead><tbody>{rows}</tbody></table></div>'
+    )
+
+
+def _row(name: str, results: Sequence[Result]) -> str:
+    about = METRICS[name]
+    title = " · ".join(part for part in (about.formula, DIRECTIONS[about.direction]) if part)
+    metrics = [result.get("metrics", {}).get(name) or {} for result in results]
+    reasons = {str(metric.get("reason") or "not measured") for metric in metrics if _missing(metric)}
+    head = f'<th scope="row" title="{escape(title)}"><span class="formula">{escape(about.title)}</span></th>'
+    if all(_missing(metric) for metric in metrics) and len(reasons) == 1:
+        return f'<tr class="absent">{head}<td colspan="{len(results)}" class="none">not available: {escape(reasons.pop())}</td></tr>'
+    cells = "".join(_cell(metric, metrics[0] if i else None, about.unit) for i, metric in enumerate(metrics))
+    return f"<tr>{head}{cells}</tr>"
+
+
+def _missing(metric: Mapping[str, Any]) -> bool:
+    return metric.get("value") is None or metric.get("kind") == "not_available"
+
+
+def _cell(metric: Mapping[str, Any], baseline: Mapping[str, Any] | None, unit: str) -> str:
+    if _missing(metric):
+        return f'<td class="none">not available<small>{escape(metric.get("reason") or "not measured")}</small></td>'
+    kind = metric.get("kind", "measured")
+    mark = f' <span class="kind">{escape(kind)}</span>' if kind != "measured" else ""
+    parts = [f"<td><b>{escape(shown(float(metric['value']), unit))}</b>{mark}"]
+    if spread := interval(metric):
+        parts.append(f' <span class="spread" title="95 % interval over {metric.get("n")} passes">{escape(spread)}</span>')
+    if baseline is not None and (found := change(metric, baseline)) is not None:
+        words = NO_DIFFERENCE if found.shown is False else found.text
+        quiet = ' class="none"' if found.shown is False else ""
+        parts.append(f'<small{quiet} title="{escape(found.text)} against the baseline">{escape(words)}</small>')
+    return "".join(parts) + "</td>"
+
+
+def provenance_html(results: Sequence[Result]) -> str:
+    """One line of where and with what these numbers were measured."""
+    facts = next((result["provenance"] for result in results if result.get("provenance")), None)
+    if not facts:
+        return ""
+    versions = facts.get("versions") or {}
+    parts = [facts.get(name) for name in ("host", "cpu", "gpu")]
+    parts += [f"driver {facts['driver']}" if facts.get("driver") else None]
+    parts += [f"{package} {versions[package]}" for package in ("torch", "transformers", "bitsandbytes") if versions.get(package)]
+    parts += [f"commit {str(facts['commit'])[:10]}" if facts.get("commit") else None]
+    parts += [f"model: {facts['model_source']}" if facts.get("model_source") else None, facts.get("started_at")]
+    return f'<p class="provenance">{" · ".join(escape(part) for part in parts if part)}</p>'
+
+
+def prepared_html(view: View) -> str:
+    """The exact input of each variant after the chat template, with token counts; variants with the same input share one list."""
+    groups: dict[Any, list[str]] = {}
+    for variant in view.variants:
+        if variant.prepared is not None:
+            groups.setdefault((variant.prepared.texts, variant.prepared.token_counts, variant.prepared.templated), []).append(variant.name)
+    if not groups:
+        return '<p class="quiet">The text that the model really sees, and its number of tokens, appear here once a run has begun.</p>'
+    return "".join(_prepared(names, *key) for key, names in groups.items())
+
+
+def _prepared(names: list[str], texts: Sequence[str], counts: Sequence[int], templated: bool) -> str:
+    how = "through the model's chat template" if templated else "as written, no chat template"
+    items = "".join(
+        f"<li><b>{count:,} tokens</b><pre>{escape(text)}</pre></li>"
+        for text, count in list(zip(texts, counts, strict=False))[:SHOWN_PROMPTS]
+    )
+    more = f"<p>… and {len(texts) - SHOWN_PROMPTS} more prompts</p>" if len(texts) > SHOWN_PROMPTS else ""
+    return f'<p class="quiet">{escape(", ".join(names))}: {how}</p><ol class="prepared">{items}</ol>{more}'

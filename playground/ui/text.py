@@ -1,0 +1,34 @@
+"""Model output as safe HTML, with the first token that departs from the baseline marked.
+
+Model output is untrusted: everything that comes from a model, a person or a file goes through `escape`. Example::
+
+    marked(("Paris", " is", " big"), 2, " old")   # 'Paris is<mark class="departs" title="...">&nbsp;big</mark>...'
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+
+SHOWN_CHARACTERS = 20_000
+
+
+def escape(text: object) -> str:
+    """Text that a browser shows and never interprets."""
+    return html.escape(str(text), quote=True)
+
+
+def marked(pieces: Sequence[str], departs_at: int | None, baseline_piece: str = "") -> str:
+    """Streamed text; from token `departs_at` on it is another text than the baseline's, whose piece there was `baseline_piece`."""
+    if departs_at is None or departs_at >= len(pieces):
+        return _limited("".join(pieces))
+    same, token, other = "".join(pieces[:departs_at]), pieces[departs_at], "".join(pieces[departs_at + 1 :])
+    title = f"Token {departs_at + 1} is the first that departs from the baseline: {token!r} instead of {baseline_piece!r}"
+    mark = f'<mark class="departs" title="{escape(title)}">{escape(token) or "∅"}</mark>'
+    return f'{_limited(same)}{mark}<span class="after">{_limited(other)}</span>'
+
+
+def _limited(text: str) -> str:
+    if len(text) <= SHOWN_CHARACTERS:
+        return escape(text)
+    return escape(text[:SHOWN_CHARACTERS]) + f"<em>… {len(text) - SHOWN_CHARACTERS:,} more characters</em>"

