@@ -17,6 +17,7 @@ from playground.measure.metrics import METRICS
 from playground.results.numbers import Scale, digits, scale_for, shown, value_of
 
 Result = Mapping[str, Any]
+SHORT = 14
 COLOURS = ("#8a8984", "#0072b2", "#d55e00", "#009e73")
 PEAKS = ("peak_allocated_bytes", "rss_growth_bytes")
 GROUPS = (
@@ -66,7 +67,7 @@ def bars(metric: str, results: Sequence[Result], names: Sequence[str]) -> dict[s
     notes = [_note(bar.name, str(bar.metric.get("reason") or "not measured")) for bar in rows if bar.value is None]
     layout = _layout(names, scale.unit)
     largest = max(_reach(bar) * scale.factor for bar in present) or 1.0
-    layout["xaxis"]["range"] = [0, largest * 1.3]
+    layout["xaxis"]["range"] = [0, largest * 1.5]
     return _panel(metric, about.title, {"data": traces, "layout": {**layout, "annotations": notes}}, len(names))
 
 
@@ -85,7 +86,7 @@ def memory(results: Sequence[Result], names: Sequence[str]) -> dict[str, Any]:
     data = [trace for trace in (*traces, *marks) if trace is not None]
     notes = [_note(name, _memory_reason(r)) for r, name in zip(results, names, strict=True) if value_of(r, "weights_bytes") is None]
     layout = _layout(names, scale.unit)
-    layout["xaxis"] |= {"range": [0, max(known, default=1.0) * scale.factor * 1.15 or 1.0], "visible": bool(known)}
+    layout["xaxis"] |= {"range": [0, max(known, default=1.0) * scale.factor * 1.25 or 1.0], "visible": bool(known)}
     figure = {"data": data, "layout": {**layout, "barmode": "stack", "annotations": notes}}
     panel = _panel("memory", "Weights, KV cache and the rest", figure, len(names))
     return {
@@ -106,7 +107,7 @@ def _bar(bar: Bar, scale: Scale, formula: str) -> dict[str, Any]:
         "type": "bar",
         "orientation": "h",
         "x": [value],
-        "y": [_plain(bar.name)],
+        "y": [short(bar.name)],
         "meta": {"variant": bar.variant},
         "marker": {"color": COLOURS[bar.variant % 4]},
         "width": 0.62,
@@ -124,7 +125,7 @@ def _label(bar: Bar, scale: Scale) -> dict[str, Any]:
         "type": "scatter",
         "mode": "text",
         "x": [_reach(bar) * scale.factor],
-        "y": [_plain(bar.name)],
+        "y": [short(bar.name)],
         "meta": {"variant": bar.variant},
         "text": [f" {digits((bar.value or 0.0) * scale.factor)}"],
         "textposition": "middle right",
@@ -148,7 +149,7 @@ def _part(index: int, result: Result, name: str, part: tuple[str, str, float], s
         "type": "bar",
         "orientation": "h",
         "x": [max(0.0, value) * scale.factor],
-        "y": [_plain(name)],
+        "y": [short(name)],
         "meta": {"variant": index},
         "marker": {"color": COLOURS[index % 4], "opacity": opacity},
         "width": 0.62,
@@ -166,7 +167,7 @@ def _peak(index: int, result: Result, name: str, scale: Scale) -> dict[str, Any]
         "type": "scatter",
         "mode": "markers+text",
         "x": [value * scale.factor],
-        "y": [_plain(name)],
+        "y": [short(name)],
         "meta": {"variant": index},
         "marker": {"symbol": "line-ns", "size": 22, "color": COLOURS[index % 4], "line": {"width": 3, "color": COLOURS[index % 4]}},
         "text": [f"  {shown(value, 'B')}"],
@@ -178,7 +179,7 @@ def _peak(index: int, result: Result, name: str, scale: Scale) -> dict[str, Any]
 
 
 def _layout(names: Sequence[str], x_title: str) -> dict[str, Any]:
-    shown_names = [_plain(name) for name in names]
+    shown_names = [short(name) for name in names]
     return {
         "margin": {"l": 8, "r": 8, "t": 4, "b": 40},
         "xaxis": {"title": {"text": x_title, "standoff": 6}, "rangemode": "tozero", "nticks": 5, "zeroline": True},
@@ -202,11 +203,11 @@ def _note(name: str, reason: str) -> dict[str, Any]:
     return {
         "x": 0,
         "xref": "paper",
-        "y": _plain(name),
+        "y": short(name),
         "xanchor": "left",
         "align": "left",
         "showarrow": False,
-        "text": _wrapped(f"not available: {reason}", 36),
+        "text": _wrapped(f"not available: {reason}", 24),
         "hovertext": _plain(reason),
         "font": {"size": 11},
     }
@@ -220,6 +221,11 @@ def _failed(result: Result) -> dict[str, Any]:
 def _memory_reason(result: Result) -> str:
     metric = result.get("metrics", {}).get("weights_bytes") or _failed(result)
     return str(metric.get("reason") or "not measured")
+
+
+def short(name: str) -> str:
+    """A name for an axis: as it is where it is short, else what stands before its colon ("Baseline", "B")."""
+    return _plain(name if len(name) <= SHORT else name.split(":")[0][:SHORT])
 
 
 def _hover(name: str, words: str, formula: str) -> str:

@@ -40,7 +40,7 @@ from playground.core.problem import Problem
 from playground.measure.machine import provenance
 from playground.measure.quality import score_quality
 from playground.run.failures import from_exception
-from playground.run.resident import reset_peak, resident
+from playground.run.resident import give_back, reset_peak, resident
 
 STREAMED_ROWS = 8
 QUALITY_METRICS = ("kld_mean", "kld_p99", "top1_agreement", "ppl")
@@ -142,6 +142,7 @@ class _Run:
         if not loaded:
             facts = self.engine.load(self.plan, self._emit_or_stop)
             self.engine.facts = json.loads(json.dumps({**facts, "rss_before_load_bytes": before}, default=str))
+            give_back()  # what loading and quantising freed is not what the run needs
         seconds = float(self.engine.facts.get("load_s", time.perf_counter() - started))
         self.emit(Loaded(time.perf_counter_ns(), seconds, self.engine.facts, provenance(machine), reused=loaded))
         self._memory("load")

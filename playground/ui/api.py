@@ -44,7 +44,7 @@ def add_api(app: App) -> None:
         one = _specs(app, spec)[0]
         found = estimate_of(one, app.facts.of(one.model), app.world.techniques)
         if found is None:
-            raise gr.Error(f"The size of {one.model} is not known before it has been fetched.")
+            raise gr.Error(f"The size of {one.model} is not known before it has been fetched.", print_exception=False)
         return {
             "weights_bytes": found.weights_bytes,
             "kv_cache_bytes": found.kv_cache_bytes,
@@ -69,5 +69,5 @@ def _specs(app: App, given: Any) -> list[RunSpec]:
         specs = [spec.replace(label=spec.label or name) for spec, name in zip(specs, names, strict=True)]
         check(app, specs)
     except Problem as problem:
-        raise gr.Error(problem.message) from problem
+        raise gr.Error(problem.message, print_exception=False) from problem
     return specs

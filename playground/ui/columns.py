@@ -67,7 +67,7 @@ def _phase_line(variant: VariantView) -> str:
 def _bar(progress: Progress, began: Progress | None) -> tuple[str, str]:
     """Attributes of the bar, and "Fetching weights: 12 of 100 MB, 5 MB/s, 18 s left"."""
     unit = "B" if progress.unit in ("B", "bytes") else progress.unit
-    words = f"{progress.name}: {shown(progress.done, unit)}"
+    words = f"{progress.name[:1].upper()}{progress.name[1:]}: {shown(progress.done, unit)}"
     seconds = (progress.t_ns - began.t_ns) / 1e9 if began else 0.0
     speed = (progress.done - began.done) / seconds if began and seconds > 0 else 0.0
     if progress.total:
@@ -123,8 +123,9 @@ def _number(name: str, result: Result, baseline: Result | None) -> str:
         reason = escape(metric.get("reason") or "not measured")
         return f'<div title="{title}">{head}<dd class="none">not available</dd><dd class="small">{reason}</dd></div>'
     value = f"<dd>{escape(shown(float(metric['value']), about.unit))}</dd>"
-    spread = f'<span title="95 % interval over {metric.get("n")} passes">{escape(interval(metric))}</span>'
-    return f'<div title="{title}">{head}{value}<dd class="small">{spread} {_delta(name, result, baseline)}</dd></div>'
+    spread = f'<span title="95 % interval over {metric.get("n")} passes">{escape(interval(metric))}</span>' if interval(metric) else ""
+    below = [part for part in (spread, _delta(name, result, baseline)) if part]
+    return f'<div title="{title}">{head}{value}<dd class="small">{" · ".join(below)}</dd></div>'
 
 
 def _delta(name: str, result: Result, baseline: Result | None) -> str:
@@ -149,7 +150,8 @@ def _text(view: View, index: int, row: int) -> str:
     at = row_departure(baseline, variant, row) if index else None
     before = tuple(baseline.rows[row].pieces)[at] if at is not None else ""
     body = marked(pieces, at, before)
-    return f'<div class="stream" tabindex="0" role="region" aria-label="Output"><div class="said">{body}</div></div>'
+    pinned = "stream" if variant.ended else "stream live"
+    return f'<div class="{pinned}" tabindex="0" role="region" aria-label="Output"><div class="said">{body}</div></div>'
 
 
 def _evidence(variant: VariantView) -> str:

@@ -122,7 +122,8 @@ def stored(app: App, job_id: str, row: int) -> Shown:
     for run in experiment.runs:
         for event in run.events:
             view = fold(view, (run.index, event))
-        variant: Any = replace(view.variants[run.index], status=run.status)
+        status: Any = run.status
+        variant = replace(view.variants[run.index], status=status)
         view = View((*view.variants[: run.index], variant, *view.variants[run.index + 1 :]))
         results.append(run.result or {"status": run.status, "metrics": {}})
         statuses.append(run.status)

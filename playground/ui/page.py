@@ -37,7 +37,9 @@ from playground.ui.variants import START_COUNT, build_variants, explanations_htm
 
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 FORM: dict[str, Any] = {**PRIVATE, "concurrency_id": "form", "concurrency_limit": 8}
-TO_RESULTS = "() => document.querySelector('#results')?.scrollIntoView({behavior: 'smooth', block: 'start'})"
+TO_RESULTS = """() => setTimeout(() => {
+    if (!document.querySelector('#message [role=alert]')) document.querySelector('#results').scrollIntoView({behavior: 'smooth'});
+}, 60)"""
 
 
 @dataclass(frozen=True)
@@ -167,6 +169,10 @@ def _wire_form(app: App, page: Page) -> None:
     estimate_after(preset.input(from_workload, [preset, *sources], targets, **FORM))
 
 
+def _listed(app: App) -> Any:
+    return gr.update(choices=handlers.history_choices(app), value=None)
+
+
 def _wire_run(app: App, page: Page, blocks: gr.Blocks) -> None:
     """Run, Stop, the watch that shows a run, and finding it again after a reload."""
     inputs, outputs = page.form.inputs(), page.form.outputs()
@@ -200,9 +206,6 @@ def _wire_run(app: App, page: Page, blocks: gr.Blocks) -> None:
         filled = fill(now, app.world.techniques) if specs else {}
         return [handlers.estimate(app, now), *updates(outputs, merged(filled, refresh(now, app.world)))]
 
-    def listed() -> Any:
-        return gr.update(choices=handlers.history_choices(app), value=None)
-
     def left(request: gr.Request) -> None:
         app.watchers.pop(str(request.session_hash), None)
 
@@ -211,11 +214,11 @@ def _wire_run(app: App, page: Page, blocks: gr.Blocks) -> None:
     restore: dict[str, Any] = {"inputs": [page.job, *sources], "outputs": [page.form.setup.estimate, *outputs.values()], **FORM}
     started = page.bar.run.click(submitted, sources, [page.bar.message, page.job], **FORM)
     started.then(None, js=TO_RESULTS, api_visibility="private")
-    started.then(watched, **watch).then(listed, None, page.history, **FORM)
+    started.then(watched, **watch).then(lambda: _listed(app), None, page.history, **FORM)
     page.bar.stop.click(stopped, page.job, page.bar.message, **FORM)
     page.board.row.input(watched, **watch)
     blocks.load(restored, **restore).then(watched, **watch)
-    blocks.load(listed, None, page.history, **FORM)
+    blocks.load(lambda: _listed(app), None, page.history, **FORM)
     opened = page.history.input(lambda chosen: chosen, page.history, page.job, **FORM)
     opened.then(restored, **restore).then(watched, **watch)
     blocks.unload(left)

@@ -52,7 +52,7 @@ def _heading(index: int) -> str:
 def _baseline(techniques: Techniques) -> VariantColumn:
     settings: dict[str, gr.components.Component] = {}
     index = knob_index(techniques)
-    with gr.Column(elem_id="setup-0", elem_classes="setup", min_width=260) as box:
+    with gr.Column(elem_id="setup-0", elem_classes="setup", min_width=200) as box:
         gr.HTML(_heading(0), apply_default_css=False)
         summary = gr.HTML('<p class="quiet">All others are compared with this one.</p>', apply_default_css=False, elem_id="summary-0")
         for name, (_, knob) in index.items():
@@ -69,7 +69,7 @@ def _variant(
     index: int, techniques: Techniques, entries: Sequence[Entry], engines: Mapping[str, type[Engine]], machine: Machine
 ) -> VariantColumn:
     labels = setting_labels(techniques)
-    with gr.Column(elem_id=f"setup-{index}", elem_classes="setup", min_width=260, visible=index < START_COUNT) as box:
+    with gr.Column(elem_id=f"setup-{index}", elem_classes="setup", min_width=200, visible=index < START_COUNT) as box:
         gr.HTML(_heading(index), apply_default_css=False)
         summary = gr.HTML(apply_default_css=False, elem_id=f"summary-{index}")
         differs = gr.Dropdown(
