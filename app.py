@@ -30,13 +30,14 @@ def main() -> None:
     from playground.core.places import home
     from playground.results.store import Store
     from playground.run.jobs import Jobs
-    from playground.ui.page import build_page
+    from playground.ui.page import build_page, calm_queue
     from playground.ui.theme import look
 
     store = Store(home() / "results.sqlite")
     store.mark_interrupted()
     jobs = Jobs(store)
     page = build_page(jobs, store).queue(default_concurrency_limit=8, max_size=256)
+    calm_queue(page)
     try:
         _, url, _ = page.launch(
             server_name=options.host, server_port=options.port, share=options.share, quiet=True, prevent_thread_lock=True, ssr_mode=False,

@@ -40,6 +40,7 @@ class Engine:
     title: ClassVar[str]
     about: ClassVar[str]
     any_technique: ClassVar[bool] = False  # takes every technique without applying it, so it needs nothing that they require
+    settle_s: float = 0.0  # idle time before each timed pass, for whatever shares the processor with this engine to finish its work
     facts: Mapping[str, Any] = MappingProxyType({})  # what `load` returned; kept by run.execute for the runs that reuse the engine
 
     @classmethod

@@ -110,6 +110,7 @@ class _Run:
         first: list[tuple[Rows, list[Tick]]] = []
         for index in range(protocol.repeats):
             self._phase("timed", f"timed pass {index + 1} of {protocol.repeats}")
+            self._settle()
             steps = self._pass("timed", index, batches, streams=index == 0 and not protocol.warmups)
             if index == 0:
                 first = steps
@@ -129,6 +130,13 @@ class _Run:
     def _phase(self, name: str, detail: str = "") -> None:
         self._emit_or_stop(Phase(time.perf_counter_ns(), name, detail))
 
+    def _settle(self) -> None:
+        end = time.monotonic() + self.engine.settle_s
+        while (left := end - time.monotonic()) > 0:
+            if self.cancelled():
+                raise _Stopped
+            time.sleep(min(left, 0.05))
+
     def _memory(self, stage: str) -> None:
         self.emit(Memory(time.perf_counter_ns(), stage, {**self.engine.memory(), **resident()}))
 
@@ -141,7 +149,7 @@ class _Run:
         started = time.perf_counter()
         if not loaded:
             facts = self.engine.load(self.plan, self._emit_or_stop)
-            self.engine.facts = json.loads(json.dumps({**facts, "rss_before_load_bytes": before}, default=str))
+            self.engine.facts = json.loads(json.dumps({**facts, "device": self.plan.device, "rss_before_load_bytes": before}, default=str))
             give_back()  # what loading and quantising freed is not what the run needs
         seconds = float(self.engine.facts.get("load_s", time.perf_counter() - started))
         self.emit(Loaded(time.perf_counter_ns(), seconds, self.engine.facts, provenance(machine), reused=loaded))

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-from playground.core.events import Event, Failed, Warned
+from playground.core.events import Event, Failed, Loaded, Phase, Warned
 from playground.core.problem import Problem
 from playground.core.spec import RunSpec
 from playground.run.experiment import Keeps, Runs, run_experiment
@@ -45,6 +45,12 @@ class Job:
         self.kept = True
         self._events: list[tuple[int, Event]] = []
         self._jobs = jobs
+        self._phase, self._on_cpu = "", False
+
+    @property
+    def quiet(self) -> bool:
+        """Whether a timed pass runs on this machine's CPU. Who shares the cores with it should hold still: watching changes the result."""
+        return self.status == "running" and self._on_cpu and self._phase == "timed"
 
     @property
     def ahead(self) -> int:
@@ -58,6 +64,10 @@ class Job:
 
     def add(self, variant: int, event: Event) -> None:
         """Append an event (the job's own thread does)."""
+        if isinstance(event, Phase):
+            self._phase = event.name
+        elif isinstance(event, Loaded):
+            self._on_cpu = event.model.get("device") == "cpu"
         self._events.append((variant, event))
 
     def cancel(self) -> None:
@@ -98,6 +108,12 @@ class Jobs:
         """The job of that id: any that waits or runs, and the last ones that ended."""
         with self._changed:
             return self._known.get(job_id)
+
+    @property
+    def quiet(self) -> bool:
+        """Whether the job that runs is `Job.quiet`."""
+        running = self._running
+        return running is not None and running.quiet
 
     def ahead_of(self, job: Job) -> int:
         """Jobs before this one."""

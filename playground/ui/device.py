@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from playground.core.machine import Machine
 from playground.measure.gauges import Gauges
@@ -17,24 +18,26 @@ from playground.results.numbers import digits, shown
 from playground.ui.text import escape
 
 FRESH_S = 0.8
+EVERY_MS, QUIET_MS = 1000, 3000
 
 
 class Strip:
     """Samples at most once in `FRESH_S` for all open pages together; safe from several threads."""
 
-    def __init__(self, machine: Machine) -> None:
-        self._machine = machine
+    def __init__(self, machine: Machine, quiet: Callable[[], bool]) -> None:
+        self._machine, self._quiet = machine, quiet
         self._gauges = Gauges(None)
         self._lock = threading.Lock()
         self._values: Mapping[str, float] = self._gauges.sample().values
         self._at = time.monotonic()
 
-    def html(self) -> str:
-        """The strip as it is now."""
+    def sample(self) -> dict[str, Any]:
+        """The strip as it is now, whether the page should hold still, and in how many milliseconds to ask again."""
         with self._lock:
             if time.monotonic() - self._at >= FRESH_S:
                 self._values, self._at = self._gauges.sample().values, time.monotonic()
-            return strip_html(self._machine, self._values)
+            quiet = self._quiet()
+            return {"html": strip_html(self._machine, self._values), "again_ms": QUIET_MS if quiet else EVERY_MS, "quiet": quiet}
 
 
 def strip_html(machine: Machine, values: Mapping[str, float]) -> str:

@@ -10,6 +10,7 @@ A run lives in `Jobs`, not here: closing the page or a generator never stops it.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -29,6 +30,7 @@ from playground.ui.text import escape
 from playground.ui.view import View, fold, start
 
 UPDATE_S = 0.2
+QUIET_S = 10.0
 
 
 @dataclass
@@ -84,10 +86,12 @@ def specs_of_run(app: App, job_id: str) -> list[RunSpec]:
         return []
 
 
-async def watch(app: App, job_id: str, row: int, page: str) -> AsyncIterator[Shown | None]:
-    """States of a run to show: at once, then at most five a second while something changes, None as a heartbeat in between.
+async def watch(app: App, job_id: str, row: int, page: str) -> AsyncIterator[Shown]:
+    """States of a run to show: at once, then at most five a second while something changes.
 
-    Ends when the run is over, or when the same page starts another watch.
+    While a timed pass runs on the CPU that the page needs as well (`Job.quiet`), only a new phase and one state in ten seconds are shown:
+    drawing five times a second doubled the latency that was measured on two cores. Ends when the run is over, when the page is left, or
+    when the same page starts another watch.
     """
     mark = object()
     app.watchers[page] = mark
@@ -95,7 +99,7 @@ async def watch(app: App, job_id: str, row: int, page: str) -> AsyncIterator[Sho
     if job is None:
         yield await asyncio.to_thread(stored, app, job_id, row)
         return
-    state, cursor, before = _fresh(app, job.specs, row), 0, None
+    state, cursor, before, shown_at = _fresh(app, job.specs, row), 0, None, 0.0
     while app.watchers.get(page) is mark:
         over = job.done.is_set()
         events, cursor = job.events_since(cursor)
@@ -104,11 +108,17 @@ async def watch(app: App, job_id: str, row: int, page: str) -> AsyncIterator[Sho
             view = fold(view, item)
         state = replace(state, view=view, results=list(job.results), status=job.status if over or job.status != "done" else "running")
         state = replace(state, ahead=job.ahead)
-        yield state if state != before else None
-        before = state
+        held = job.quiet and before is not None and _stages(state) == _stages(before) and time.monotonic() - shown_at < QUIET_S
+        if state != before and not held:
+            yield state
+            before, shown_at = state, time.monotonic()
         if over:
             return
         await asyncio.sleep(UPDATE_S)
+
+
+def _stages(state: Shown) -> list[tuple[str, str, str]]:
+    return [(variant.status, variant.phase, variant.detail) for variant in state.view.variants]
 
 
 def stored(app: App, job_id: str, row: int) -> Shown:

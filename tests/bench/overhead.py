@@ -1,7 +1,7 @@
 """What event stream, worker process and live page cost: tokens per second of the same engine and work with and without them.
 
-Alternates in one run: bare (a process that only iterates the engine, no events, no page) and live (the app, a browser that shows the run). Prints
-each round, both medians and their ratio. Run it on a quiet machine::
+Alternates in one run: bare (a process that only iterates the engine, no events, no page) and live (the app, a browser that shows the
+run). Prints each round, both medians and their ratio. Run it on a quiet machine::
 
     python tests/bench/overhead.py --rounds 7 --tokens 96
 """
