@@ -28,7 +28,8 @@ from playground.core.spec import RunSpec
 from playground.engines import engine_class, engines
 from playground.measure.machine import probe
 from playground.measure.metrics import METRICS
-from playground.presets import ExperimentPreset, experiment, experiments
+from playground.models.recording import recordings
+from playground.presets import ExperimentPreset, experiment, experiments, recorded
 from playground.results.numbers import shown
 from playground.techniques import techniques
 
@@ -66,7 +67,7 @@ def parser() -> argparse.ArgumentParser:
 
 def _run_flags(run: argparse.ArgumentParser) -> None:
     knobs = ", ".join(knob_index(techniques()))
-    names = ", ".join(path.stem for path in sorted((PRESETS / "experiments").glob("*.toml")))
+    names = ", ".join([*(path.stem for path in sorted((PRESETS / "experiments").glob("*.toml"))), *recordings()])
     run.add_argument("spec", nargs="?", metavar="SPEC", help=f"a .toml or .json file, or a preset: {names}")
     run.add_argument("--model", help="catalogue name, hub id, folder, .gguf file or shape:NAME")
     run.add_argument("--engine", help=f"one of {', '.join(engines())}")
@@ -94,7 +95,7 @@ def wanted(args: argparse.Namespace) -> ExperimentPreset:
     known = techniques()
     title, about, specs = args.title or "Command line", "", [RunSpec(label="baseline")]
     if args.spec:
-        named = next((preset for preset in experiments() if preset.name == args.spec), None)
+        named = next((preset for preset in (*experiments(), *recorded()) if preset.name == args.spec), None)
         preset = named or experiment(Path(args.spec))
         title, about, specs = args.title or preset.title, preset.about, list(preset.specs)
     specs = [_override(spec, args, known) for spec in specs]

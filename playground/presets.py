@@ -24,6 +24,8 @@ from playground.core.places import PRESETS
 from playground.core.plan import complete, vary
 from playground.core.problem import Problem, did_you_mean
 from playground.core.spec import RunSpec, Workload
+from playground.engines.replay import specs_of
+from playground.models.recording import read, recordings
 from playground.techniques import techniques
 
 EXPERIMENT_FIELDS = ("title", "about", "baseline", "variant")
@@ -57,6 +59,12 @@ def workloads(folder: Path = PRESETS / "workloads") -> list[WorkloadPreset]:
 def experiments(folder: Path = PRESETS / "experiments") -> list[ExperimentPreset]:
     """All experiment presets, by file name."""
     return [experiment(path) for path in sorted(folder.glob("*.toml"))]
+
+
+def recorded() -> list[ExperimentPreset]:
+    """The recordings that the product ships, as experiments which the replay engine plays."""
+    found = [read(path, events_too=False) for path in recordings().values()]
+    return [ExperimentPreset(item.name, f"{item.title} · {item.machine}, {item.date}", item.about, tuple(specs_of(item))) for item in found]
 
 
 def experiment(path: Path) -> ExperimentPreset:

@@ -67,14 +67,14 @@ def write(path: Path, header: Mapping[str, Any], events: Sequence[Sequence[Event
         raise
 
 
-def read(path: Path) -> Recording:
-    """The recording in that file; raises Problem("model") for a file that is none, or is damaged."""
+def read(path: Path, *, events_too: bool = True) -> Recording:
+    """The recording in that file, its events left out unless `events_too`. Raises Problem("model") for a file that is none or damaged."""
     try:
         with gzip.open(path, "rt", encoding="utf-8") as lines:
             header = json.loads(next(lines))
             specs = tuple(RunSpec.from_dict(spec) for spec in header["specs"])
             events: tuple[list[Event], ...] = tuple([] for _ in specs)
-            for line in lines:
+            for line in lines if events_too else ():
                 data = json.loads(line)
                 events[data["v"]].append(from_json(json.dumps(data["e"])))
         texts = {name: str(header[name]) for name in ("title", "machine", "date", "about")}

@@ -32,12 +32,11 @@ class Strip:
         self._at = time.monotonic()
 
     def sample(self) -> dict[str, Any]:
-        """The strip as it is now, whether the page should hold still, and in how many milliseconds to ask again."""
+        """The strip as it is now, and in how many milliseconds to ask again: seldom while a timed pass needs the cores."""
         with self._lock:
             if time.monotonic() - self._at >= FRESH_S:
                 self._values, self._at = self._gauges.sample().values, time.monotonic()
-            quiet = self._quiet()
-            return {"html": strip_html(self._machine, self._values), "again_ms": QUIET_MS if quiet else EVERY_MS, "quiet": quiet}
+            return {"html": strip_html(self._machine, self._values), "again_ms": QUIET_MS if self._quiet() else EVERY_MS}
 
 
 def strip_html(machine: Machine, values: Mapping[str, float]) -> str:

@@ -19,6 +19,7 @@ from playground.core.engine import Engine
 from playground.core.machine import Machine
 from playground.core.plan import Techniques, knob_index
 from playground.core.spec import DEFAULT_MODEL
+from playground.engines.replay import ReplayEngine
 from playground.ui.availability import device_state, engine_state, full_knobs, knob_state
 from playground.ui.controls import Setup, engine_choices, engine_info, knob_props
 from playground.ui.form import LETTERS, Draft, changed_in_words, relevant
@@ -134,7 +135,7 @@ def keeping_place(preset: Draft, current: Draft) -> Draft:
     """A preset's draft with the model, engine and device of the page, where the preset does not ask for others."""
     plain = Draft()
     changes: dict[str, Any] = {}
-    if preset.model == DEFAULT_MODEL and preset.engine == plain.engine:
+    if preset.model == DEFAULT_MODEL and preset.engine == plain.engine and current.engine != ReplayEngine.name:
         changes = {"model": current.model, "engine": current.engine}
     if preset.device == plain.device:
         changes["device"] = current.device

@@ -16,6 +16,7 @@ from typing import Any
 from playground.core.plan import SPEC_FIELDS, Techniques, complete, describe, knob_index, vary
 from playground.core.problem import Problem
 from playground.core.spec import DEFAULT_MODEL, DEFAULT_PROMPT, Protocol, RunSpec, Workload
+from playground.engines.replay import ReplayEngine
 
 LINE_BREAK = "⏎"
 LETTERS = ("Baseline", "B", "C", "D")
@@ -94,7 +95,9 @@ def labels(specs: Sequence[RunSpec], techniques: Techniques) -> list[str]:
     """A short label for each spec: its values of everything in which the specs differ, or "same settings" where nothing does."""
     if len(specs) == 1:
         return ["this run"]
-    names = [name for name in setting_labels(techniques) if len({str(_value(spec, name, techniques)) for spec in specs}) > 1]
+    replayed = all(spec.engine == ReplayEngine.name for spec in specs)  # each plays another part of its recording: nothing to read off that
+    settings = [name for name in setting_labels(techniques) if not (replayed and name == "model")]
+    names = [name for name in settings if len({str(_value(spec, name, techniques)) for spec in specs}) > 1]
     idle = [_idle(spec, techniques) for spec in specs]
     shown = [[_described(spec, name, techniques) for name in names if name not in none] for spec, none in zip(specs, idle, strict=True)]
     return [", ".join(parts) or "same settings" for parts in shown]

@@ -127,5 +127,4 @@ def chart(elem_id: str, title: str) -> gr.HTML:
 def look() -> dict[str, Any]:
     """What `launch` needs to show the page as it is meant; also lets Gradio serve plotly.min.js."""
     gr.set_static_paths([plotly_path()])
-    quiet = f"<script>{(ASSETS / 'quiet.js').read_text(encoding='utf-8')}</script>"
-    return {"theme": theme(), "css_paths": ASSETS / "style.css", "head": quiet, "run_history": False, "footer_links": ["api", "settings"]}
+    return {"theme": theme(), "css_paths": ASSETS / "style.css", "run_history": False, "footer_links": ["api", "settings"]}

@@ -21,6 +21,7 @@ Status = Literal["waiting", "running", "done", "failed", "cancelled", "interrupt
 LATENCY, THROUGHPUT, MEMORY, LOAD = "latency_s", "tokens_per_s", "memory_bytes", "load"
 MEMORY_GAUGES = ("process_bytes", "device_used_bytes", "rss_bytes")
 LOAD_GAUGES = ("gpu_util", "cpu_percent")
+GPU_GAUGES = ("process_bytes", "device_used_bytes", "gpu_util")
 
 
 @dataclass(frozen=True)
@@ -155,8 +156,10 @@ def _gauge(variant: VariantView, event: ev.Gauge) -> VariantView:
     """One line of memory and one of load: from the best source seen so far, which a better one replaces."""
     x = (event.t_ns - (event.t_ns if variant.began_ns is None else variant.began_ns)) / 1e9
     series, sources = dict(variant.series), dict(variant.sources)
-    for line, names in ((MEMORY, MEMORY_GAUGES), (LOAD, LOAD_GAUGES)):
-        known = names[: names.index(sources[line]) + 1] if line in sources else names
+    on_cpu = variant.loaded is not None and variant.loaded.model.get("device") == "cpu"
+    for line, ranked in ((MEMORY, MEMORY_GAUGES), (LOAD, LOAD_GAUGES)):
+        names = tuple(name for name in ranked if not (on_cpu and name in GPU_GAUGES))
+        known = names[: names.index(sources[line]) + 1] if sources.get(line) in names else names
         name = next((name for name in known if name in event.values), None)
         if name is not None:
             before = series[line] if sources.get(line) == name else Series()

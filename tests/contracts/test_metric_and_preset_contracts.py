@@ -6,7 +6,7 @@ import pytest
 
 from playground.core.plan import complete
 from playground.measure.metrics import METRICS
-from playground.presets import ExperimentPreset, WorkloadPreset, experiments, workloads
+from playground.presets import ExperimentPreset, WorkloadPreset, experiments, recorded, workloads
 from playground.techniques import techniques
 
 
@@ -24,13 +24,18 @@ def test_the_presets_of_the_main_job_are_there() -> None:
     assert {"precision-ladder", "quantization", "kv-cache", "batch-size"} <= {preset.name for preset in experiments()}
 
 
-@pytest.mark.parametrize("preset", experiments(), ids=lambda p: p.name)
+@pytest.mark.parametrize("preset", [*experiments(), *recorded()], ids=lambda p: p.name)
 def test_an_experiment_preset_compares_and_says_what_to_look_for(preset: ExperimentPreset) -> None:
     assert preset.title
     assert len(preset.about) > 150
     assert 2 <= len(preset.specs) <= 4
     assert len({complete(spec, techniques()).fingerprint() for spec in preset.specs}) == len(preset.specs)
     assert all(spec.label for spec in preset.specs)
+
+
+def test_a_recorded_gpu_experiment_is_there_with_machine_and_date() -> None:
+    titles = [preset.title for preset in recorded()]
+    assert any("NVIDIA H200, 2026-11-22" in title for title in titles)
 
 
 @pytest.mark.parametrize("workload", [*workloads(), *experiments()], ids=lambda p: p.name)

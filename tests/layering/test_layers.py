@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "playground"
-FLOORS = {"core": 0, "models": 1, "techniques": 1, "measure": 1, "engines": 2, "results": 2, "presets": 2, "run": 3, "ui": 4, "cli": 4}
+FLOORS = {"core": 0, "models": 1, "techniques": 1, "measure": 1, "engines": 2, "results": 2, "presets": 3, "run": 3, "ui": 4, "cli": 4}
 FILES = sorted(PACKAGE.rglob("*.py"))
 HEAVY = ("torch", "transformers", "bitsandbytes", "onnxruntime", "peft")
 

@@ -12,7 +12,7 @@ from playground.core.plan import complete
 from playground.core.problem import Problem
 from playground.core.spec import RunSpec, Workload
 from playground.engines import engines
-from playground.presets import experiments
+from playground.presets import experiments, recorded
 from playground.techniques import techniques
 from playground.ui.availability import device_state, engine_state, knob_state
 from playground.ui.fields import World, fill, keeping_place, read, refresh
@@ -39,7 +39,7 @@ def test_two_equal_variants_are_allowed_and_named_so() -> None:
     assert column_names(specs_of(Draft(variants=({},)), techniques())) == ["Baseline: same settings", "B: same settings"]
 
 
-@pytest.mark.parametrize("preset", experiments(), ids=lambda preset: preset.name)
+@pytest.mark.parametrize("preset", [*experiments(), *recorded()], ids=lambda preset: preset.name)
 def test_every_experiment_survives_the_way_through_the_form(preset: Any) -> None:
     known = techniques()
     wanted = [complete(spec, known).replace(label="") for spec in preset.specs]
