@@ -17,6 +17,7 @@ from playground.core.events import Event, Tick
 from playground.core.machine import Machine
 from playground.core.plan import Plan
 from playground.core.problem import Problem
+from playground.core.spec import RunSpec
 from playground.core.technique import Technique
 
 Emit = Callable[[Event], None]
@@ -47,6 +48,11 @@ class Engine:
     def refuses(cls, machine: Machine, device: str) -> str | None:
         """Why this engine cannot run on this machine and device (cpu or cuda), or None. Never imports torch."""
         return None
+
+    @classmethod
+    def adopt(cls, spec: RunSpec) -> RunSpec:
+        """What this engine really runs for `spec`: the same, except for recordings, whose settings are what was recorded."""
+        return spec
 
     @classmethod
     def supports(cls, technique: Technique) -> bool:

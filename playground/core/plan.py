@@ -129,7 +129,7 @@ def option_reasons(
 
 def plan_for(spec: RunSpec, techniques: Techniques, engine: type[Engine], machine: Machine) -> Plan:
     """The plan of a spec on this machine; raises Problem("user") or Problem("unsupported") where there is none."""
-    spec = complete(spec, techniques)
+    spec = complete(engine.adopt(spec), techniques)
     if reason := refusal(spec, techniques, engine, machine):
         raise Problem("unsupported", reason)
     supported = tuple(technique for technique in ordered(techniques) if engine.supports(technique))

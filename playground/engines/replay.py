@@ -17,11 +17,13 @@ from typing import ClassVar
 
 from playground.core.engine import Engine
 from playground.core.events import BatchEnd, BatchStart, Event
-from playground.core.plan import Plan
+from playground.core.plan import Plan, complete, parse_knobs
 from playground.core.problem import Problem
-from playground.core.spec import RunSpec
+from playground.core.spec import RunSpec, Workload
 from playground.models.recording import Recording, find, read
+from playground.techniques import techniques
 
+_RUN_IT = "To run it with other settings, choose another engine and model."
 LONGEST_WAIT_S = 0.5  # outside of a pass
 _MODEL = re.compile(r"recording:(?P<name>.+?)(?:#(?P<variant>\d+))?(?:\?speed=(?P<speed>\d+(?:\.\d+)?))?")
 
@@ -34,12 +36,27 @@ class ReplayEngine(Engine):
     about: ClassVar[str] = "Plays a recorded run at its real pace. Nothing is computed on this machine; every number is the recorded one."
     any_technique: ClassVar[bool] = True
 
+    @classmethod
+    def adopt(cls, spec: RunSpec) -> RunSpec:
+        """The recorded knobs, workload and protocol; Problem("user") where `spec` asks for others."""
+        name, variant, _ = _parsed(spec.model)
+        recorded = _variant(read(find(name), events_too=False), variant)
+        known = techniques()
+        knobs = complete(recorded, known).knobs
+        for knob, value in parse_knobs(spec.knobs, known).items():
+            if knobs[knob] != value:
+                raise Problem("user", f"This was recorded with {knob}={knobs[knob]}, which cannot be changed. {_RUN_IT}")
+        if spec.workload not in (recorded.workload, Workload()):
+            raise Problem("user", f"A recording keeps its prompts and lengths. {_RUN_IT}")
+        return spec.replace(
+            knobs=recorded.knobs, workload=recorded.workload, protocol=recorded.protocol, label=spec.label or recorded.label
+        )
+
     def replay(self, plan: Plan) -> Iterable[Event]:
         """The recorded events of the variant, each when it is due; raises Problem("model") where there is no such recording."""
         name, variant, speed = _parsed(plan.spec.model)
         recording = read(find(name))
-        if variant >= len(recording.events):
-            raise Problem("model", f"The recording {name} has the variants 0 to {len(recording.events) - 1}, and no {variant}.")
+        _variant(recording, variant)
         return _paced(recording.events[variant], speed)
 
 
@@ -50,6 +67,12 @@ def specs_of(recording: Recording, speed: float = 1.0) -> list[RunSpec]:
         spec.replace(model=f"recording:{recording.name}#{number}{ending}", engine=ReplayEngine.name, device="auto")
         for number, spec in enumerate(recording.specs)
     ]
+
+
+def _variant(recording: Recording, variant: int) -> RunSpec:
+    if variant >= len(recording.specs):
+        raise Problem("model", f"The recording {recording.name} has the variants 0 to {len(recording.specs) - 1}, and no {variant}.")
+    return recording.specs[variant]
 
 
 def _parsed(model: str) -> tuple[str, int, float]:

@@ -15,11 +15,12 @@ from playground.core.plan import Techniques, ordered
 from playground.core.problem import Problem
 from playground.core.spec import RunSpec
 from playground.core.technique import Footprint
+from playground.engines.replay import ReplayEngine
 from playground.measure.estimate import Estimate, estimate
 from playground.models.model import ModelFacts
 from playground.models.resolve import peek
 from playground.results.numbers import shown
-from playground.ui.strings import ESTIMATE_UNKNOWN
+from playground.ui.strings import ESTIMATE_RECORDED, ESTIMATE_UNKNOWN
 from playground.ui.text import escape
 
 CHARACTERS_PER_TOKEN = 4
@@ -82,7 +83,8 @@ def estimate_html(
     """A bar for each variant."""
     estimates = [estimate_of(spec, facts_of(spec.model), techniques) for spec in specs]
     if not any(estimates):
-        return f'<div class="estimate"><p class="quiet">Memory: {ESTIMATE_UNKNOWN}</p></div>'
+        why = ESTIMATE_RECORDED if specs[0].engine == ReplayEngine.name else ESTIMATE_UNKNOWN
+        return f'<div class="estimate"><p class="quiet">Memory: {why}</p></div>'
     free = [free_bytes(machine, spec.device) for spec in specs]
     longest = max(found.total_bytes for found in estimates if found)
     rows = "".join(_row(i, names[i], found, free[i], longest) for i, found in enumerate(estimates))

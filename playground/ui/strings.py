@@ -51,6 +51,7 @@ FAILURE_ADVICE = {
 }
 
 ESTIMATE_UNKNOWN = "Its size is known once the model has been fetched."
+ESTIMATE_RECORDED = "nothing is loaded here, since a recording is played."
 
 ENDINGS = {
     "done": "Done. Results are below and in the history.",

@@ -109,6 +109,16 @@ def test_a_recording_plays_again_with_the_same_numbers(tmp_path: Path) -> None:
     assert again["outputs"] == original["outputs"]
 
 
+def test_a_recording_brings_its_own_settings_and_refuses_others(tmp_path: Path) -> None:
+    nf4 = "recording:h200-smollm2-135m-quantization#2?speed=1000"
+    result = run_json(tmp_path / "r.json", "--engine", "replay", "--model", nf4, "--quiet")
+    assert (result["spec"]["knobs"]["quantization"], result["provenance"]["gpu"]) == ("nf4", "NVIDIA H200")
+    assert result["metrics"]["weights_bytes"]["kind"] == "recorded"
+    done = playground("run", "--engine", "replay", "--model", nf4, "--set", "quantization=int8", "--set", "precision=fp16")
+    assert done.returncode == 2
+    assert "recorded with quantization=nf4, which cannot be changed" in done.stderr
+
+
 def test_doctor_says_what_every_knob_can_do_here() -> None:
     report = json.loads(playground("doctor", "--json", "-").stdout)
     assert report["machine"]["memory_bytes"] > report["machine"]["free_bytes"] > 0
