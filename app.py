@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
+import sys
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -25,16 +27,19 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    """Parse, build, serve until interrupted."""
+    """Parse, build, serve until interrupted or terminated."""
     options = arguments().parse_args()
-    from playground.core.places import home
-    from playground.results.store import Store
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that a plain `kill`, too, ends the workers and removes temporary files
+    from playground.results.store import open_store
+    from playground.run.experiment import clear_leftovers
     from playground.run.jobs import Jobs
     from playground.ui.page import build_page, calm_queue
     from playground.ui.theme import look
 
-    store = Store(home() / "results.sqlite")
-    store.mark_interrupted()
+    clear_leftovers()
+    store = open_store()
+    if store.warning:
+        print(f"Warning: {store.warning}", file=sys.stderr, flush=True)
     jobs = Jobs(store)
     page = build_page(jobs, store).queue(default_concurrency_limit=8, max_size=256)
     calm_queue(page)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import signal
 import sys
 import threading
@@ -21,16 +22,19 @@ from typing import Any
 
 from playground import __version__
 from playground.core.events import Event, Evidence, Failed, Phase, Progress, Warned
-from playground.core.places import PRESETS, home
-from playground.core.plan import Techniques, knob_index, option_reasons, parse_knobs, plan_for, vary
+from playground.core.places import PRESETS
+from playground.core.plan import Techniques, knob_index, parse_knobs, plan_for, vary
 from playground.core.problem import Problem
 from playground.core.spec import RunSpec
 from playground.engines import engine_class, engines
 from playground.measure.machine import probe
 from playground.measure.metrics import METRICS
 from playground.models.recording import recordings
+from playground.models.resolve import peek
 from playground.presets import ExperimentPreset, experiment, experiments, recorded
 from playground.results.numbers import shown
+from playground.run.doctor import examine, in_words
+from playground.run.forecast import estimate_of, shortage
 from playground.techniques import techniques
 
 
@@ -134,40 +138,70 @@ def _assignments(texts: Sequence[str], flag: str) -> dict[str, str]:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from playground.models.recording import write
-    from playground.results.store import Store
+    from playground.results.store import open_store
     from playground.run.experiment import run_experiment
     from playground.run.runner import Runner
 
+    for target in (args.json, args.record):
+        _check_writable(target)
     preset = wanted(args)
-    specs = preset.specs
+    for spec in preset.specs:
+        if short := shortage(estimate_of(spec, peek(spec.model), techniques()), probe(), spec.device):
+            print(f"playground: {spec.label or spec.model}: {short}", file=sys.stderr)
+    store = open_store()
+    if store.warning:
+        print(f"playground: {store.warning}", file=sys.stderr)
     cancel = threading.Event()
     signal.signal(signal.SIGINT, lambda *_: cancel.set())
     runner = Runner()
-    running = run_experiment(specs, runner, cancel, store=Store(home() / "results.sqlite"), title=preset.title)
+    running = run_experiment(preset.specs, runner, cancel, store=store, title=preset.title)
     try:
         for index, event in running:
             if not args.quiet:
-                _tell(specs[index].label or f"variant {index + 1}", event)
+                _tell(preset.specs[index].label or f"variant {index + 1}", event)
     finally:
         runner.close()
-    results = running.results
-    if args.record:
-        started = results[0]["provenance"]
-        machine = str(started.get("gpu") or started.get("cpu") or "unknown machine")
-        header = {
-            "title": preset.title,
-            "machine": machine,
-            "date": str(started.get("started_at", ""))[:10],
-            "about": preset.about,
-            "specs": specs,
-        }
-        write(Path(args.record), header, running.events)
-    if args.json:
-        _write_json(args.json, results[0] if len(results) == 1 else {"results": results})
+    return _deliver(args, preset, running.results, running.events)
+
+
+def _deliver(args: argparse.Namespace, preset: ExperimentPreset, results: Sequence[Any], events: Sequence[Sequence[Event]]) -> int:
+    """Print the table, write the files; a file that cannot be written costs neither the table nor the other file."""
     if args.json != "-":
         print(table(results))
-    return 0 if all(result["status"] == "done" for result in results) else 1
+        for result in results:
+            if result["error"] and args.quiet:
+                print(f"{result['label']}: {result['error']['message']}", file=sys.stderr)
+    status = 0 if all(result["status"] == "done" for result in results) else 1
+    for target, deliver in ((args.json, _save_results), (args.record, _save_recording)):
+        try:
+            if target:
+                deliver(target, preset, results, events)
+        except OSError as error:
+            print(f"playground: {target} could not be written: {error.strerror or error}.", file=sys.stderr)
+            status = 2
+    return status
+
+
+def _save_results(target: str, preset: ExperimentPreset, results: Sequence[Any], events: Sequence[Sequence[Event]]) -> None:
+    _write_json(target, results[0] if len(results) == 1 else {"results": list(results)})
+
+
+def _save_recording(target: str, preset: ExperimentPreset, results: Sequence[Any], events: Sequence[Sequence[Event]]) -> None:
+    from playground.models.recording import write
+
+    made = results[0]["provenance"]
+    machine = str(made.get("gpu") or made.get("cpu") or "unknown machine")
+    date = str(made.get("started_at", ""))[:10]
+    write(Path(target), {"title": preset.title, "machine": machine, "date": date, "about": preset.about, "specs": preset.specs}, events)
+
+
+def _check_writable(target: str | None) -> None:
+    """Raises Problem before hours of work for an output that cannot be written afterwards."""
+    if not target or target == "-":
+        return
+    path = Path(target)
+    if path.is_dir() or not path.absolute().parent.is_dir() or not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
+        raise Problem("user", f"{target} cannot be written: its folder must exist and be writable.")
 
 
 def _tell(label: str, event: Event) -> None:
@@ -205,11 +239,8 @@ def _write_json(target: str, data: Any) -> None:
     text = json.dumps(data, indent=2, ensure_ascii=False)
     if target == "-":
         print(text)
-        return
-    try:
+    else:
         Path(target).write_text(text + "\n", encoding="utf-8")
-    except OSError as error:
-        raise Problem("user", f"The results could not be written to {target}: {error.strerror}.") from None
 
 
 def _models(args: argparse.Namespace) -> int:
@@ -225,41 +256,10 @@ def _models(args: argparse.Namespace) -> int:
     return 0
 
 
-def examine() -> dict[str, Any]:
-    """What `doctor` says, as JSON values: machine, engines and knob options with the reasons why they cannot be used."""
-    machine, known = probe(), techniques()
-    device = machine.resolve("auto")
-    defaults = {name: knob.default for name, (_, knob) in knob_index(known).items()}
-    reasons = {}
-    for name in defaults:
-        found = option_reasons(name, defaults, known, engine_class("transformers"), machine)
-        reasons[name] = found
-    return {
-        "machine": dataclasses.asdict(machine),
-        "engines": {name: engine.refuses(machine, device) for name, engine in engines().items()},
-        "knobs": reasons,
-        "folders": {"home": str(home()), "models": str(home() / "models"), "results": str(home() / "results.sqlite")},
-    }
-
-
 def _doctor(args: argparse.Namespace) -> int:
     report = examine()
     if args.json:
         _write_json(args.json, report)
-    if args.json == "-":
-        return 0
-    machine = report["machine"]
-    memory = f"{shown(machine['free_bytes'], 'bytes')} free of {shown(machine['memory_bytes'], 'bytes')}"
-    print(f"machine   {machine['host']}: {machine['cpu']}, {machine['cores']} cores, {memory}")
-    for gpu in machine["gpus"]:
-        free = f"{shown(gpu['free_bytes'], 'bytes')} free of {shown(gpu['memory_bytes'], 'bytes')}"
-        print(f"gpu       {gpu['name']}, compute capability {'.'.join(map(str, gpu['capability']))}, driver {gpu['driver']}, {free}")
-    print(f"device    {machine['device']}" + (f" ({machine['no_cuda']})" if machine["no_cuda"] else ""))
-    print("versions  " + ", ".join(f"{name} {version}" for name, version in sorted(machine["packages"].items())))
-    for name, reason in report["engines"].items():
-        print(f"engine    {name}: {reason or 'ready'}")
-    for name, options in report["knobs"].items():
-        print(f"knob      {name}: " + ("; ".join(f"{option}: {reason}" for option, reason in options.items()) or "ready"))
-    for name, folder in report["folders"].items():
-        print(f"folder    {name}: {folder}")
+    if args.json != "-":
+        print("\n".join(in_words(report)))
     return 0

@@ -29,6 +29,7 @@ from playground.models.recording import read, recordings
 from playground.techniques import techniques
 
 EXPERIMENT_FIELDS = ("title", "about", "baseline", "variant")
+LIST_FIELDS = ("title", "about", "variants")
 
 
 @dataclass(frozen=True)
@@ -80,9 +81,15 @@ def experiment(path: Path) -> ExperimentPreset:
         raise Problem(problem.kind, f"{path.name}: {problem.message}", problem.detail) from None
 
 
-def specs_from(data: Mapping[str, Any]) -> list[RunSpec]:
-    """Specs from the three forms that a file or an API call may have; each is checked against the techniques."""
+def specs_from(data: object) -> list[RunSpec]:
+    """Specs from the three forms that a file or an API call may have; each is checked against the techniques.
+
+    Raises Problem("user") for anything else.
+    """
+    if not isinstance(data, Mapping):
+        raise Problem("user", f"the experiment must be a table of names and values, got {data!r}.")
     if "variants" in data:
+        _check_fields("beside variants there is no setting", data, LIST_FIELDS)
         given = data["variants"]
         if not isinstance(given, Sequence) or isinstance(given, str) or not given:
             raise Problem("user", "variants must be a list of at least one experiment.")
@@ -97,9 +104,7 @@ def specs_from(data: Mapping[str, Any]) -> list[RunSpec]:
 
 
 def _with_variants(data: Mapping[str, Any]) -> list[RunSpec]:
-    for name in data:
-        if name not in EXPERIMENT_FIELDS:
-            raise Problem("user", "the experiment: " + did_you_mean("there is no setting", name, EXPERIMENT_FIELDS))
+    _check_fields("there is no setting", data, EXPERIMENT_FIELDS)
     baseline = RunSpec.from_dict(data.get("baseline", {}))
     variants = data.get("variant", [])
     if not isinstance(variants, list) or not all(isinstance(item, Mapping) for item in variants):
@@ -110,6 +115,12 @@ def _with_variants(data: Mapping[str, Any]) -> list[RunSpec]:
         varied = vary(baseline, {name: value for name, value in changes.items() if name != "label"}, techniques())
         specs.append(varied.replace(label=label) if label else varied)
     return specs
+
+
+def _check_fields(sentence: str, data: Mapping[str, Any], known: Sequence[str]) -> None:
+    for name in data:
+        if name not in known:
+            raise Problem("user", "the experiment: " + did_you_mean(sentence, name, known))
 
 
 def _workload(path: Path) -> WorkloadPreset:
@@ -126,7 +137,7 @@ def _read(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
         data = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except FileNotFoundError:
-        raise Problem("user", f"There is no file {path}.") from None
+        raise _not_there(path) from None
     except OSError as error:
         raise Problem("user", f"{path} cannot be read: {error.strerror}.") from None
     except (ValueError, UnicodeDecodeError) as error:
@@ -134,3 +145,11 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise Problem("user", f"{path.name} must hold a table of names and values.")
     return data
+
+
+def _not_there(path: Path) -> Problem:
+    # Names of recordings hold version numbers, so not every full stop begins a suffix.
+    if len(path.parts) > 1 or path.suffix[1:].isalpha():
+        return Problem("user", f"There is no file {path}.")
+    names = [found.stem for found in (PRESETS / "experiments").glob("*.toml")]
+    return Problem("user", did_you_mean("There is no file or experiment", str(path), [*names, *recordings()]))

@@ -11,8 +11,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,6 +33,16 @@ def _require_bool(name: str, value: object) -> None:
         raise Problem("user", f"{name} must be true or false, got {value!r}.")
 
 
+def _require_text(name: str, value: object) -> None:
+    if not isinstance(value, str):
+        raise Problem("user", f"{name} must be a text, got {value!r}.")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        code, place = ord(value[error.start]), error.start + 1
+        raise Problem("user", f"{name} is not valid Unicode: U+{code:04X} at character {place} is half of a pair. Remove it.") from None
+
+
 @dataclass(frozen=True)
 class Workload:
     """Prompts and how to continue them.
@@ -50,12 +59,16 @@ class Workload:
     chat: bool = True
 
     def __post_init__(self) -> None:
-        prompts = (self.prompts,) if isinstance(self.prompts, str) else tuple(self.prompts)
+        given: object = self.prompts
+        if isinstance(given, bytes) or not isinstance(given, Sequence):
+            raise Problem("user", f"prompts must be a text or a list of texts, got {given!r}.")
+        prompts = (given,) if isinstance(given, str) else tuple(given)
         object.__setattr__(self, "prompts", prompts)
         if not prompts:
             raise Problem("user", "Write at least one prompt.")
         for number, prompt in enumerate(prompts, 1):
-            if not isinstance(prompt, str) or not prompt.strip():
+            _require_text(f"Prompt {number}", prompt)
+            if not prompt.strip():
                 raise Problem("user", f"Prompt {number} is empty: write some text to continue.")
         _require_int("max_new_tokens", self.max_new_tokens, 1, MAX_NEW_TOKENS)
         _require_bool("ignore_eos", self.ignore_eos)
@@ -63,8 +76,8 @@ class Workload:
         _require_int("seed", self.seed, 0, 2**63 - 1)
         if isinstance(self.temperature, bool) or not isinstance(self.temperature, int | float):
             raise Problem("user", f"temperature must be a number, got {self.temperature!r}.")
-        if not (math.isfinite(self.temperature) and 0 <= self.temperature <= 10):
-            raise Problem("user", f"temperature must be from 0 (greedy) to 10, got {self.temperature:g}.")
+        if not 0 <= self.temperature <= 10:
+            raise Problem("user", f"temperature must be from 0 (greedy) to 10, got {self.temperature!r}.")
         object.__setattr__(self, "temperature", float(self.temperature))
 
 
@@ -96,8 +109,7 @@ class RunSpec:
 
     def __post_init__(self) -> None:
         for name in ("model", "engine", "device", "label"):
-            if not isinstance(getattr(self, name), str):
-                raise Problem("user", f"{name} must be a text, got {getattr(self, name)!r}.")
+            _require_text(name, getattr(self, name))
         if not self.model.strip():
             raise Problem("user", "Choose a model.")
         if self.device not in ("auto", "cpu", "cuda"):

@@ -34,7 +34,8 @@ class TransformersEngine(Engine):
     tokenizer: Any = None
     cache: Any = None
     first_input: tuple[int, int, int] | None = None  # of the run's first batch: rows, tokens a row with padding, padded places
-    last_step_tokens = 0
+    last_step_tokens: int | None = None  # tokens a row that the last decode step ran; None before there was one
+    kv_cache_bytes = 0  # of the largest batch since `reset_peaks`
 
     @classmethod
     def refuses(cls, machine: Machine, device: str) -> str | None:
@@ -77,7 +78,8 @@ class TransformersEngine(Engine):
 
     def setup(self, plan: Plan) -> None:
         """Run-phase techniques; the cache of an earlier run is dropped."""
-        self.cache = self.first_input = None
+        self.cache = self.first_input = self.last_step_tokens = None
+        self.kv_cache_bytes = 0
         self.options.make_cache = None
         self._apply(plan, "run")
 
@@ -102,6 +104,8 @@ class TransformersEngine(Engine):
         """Prefill, then a step a token; inference mode is entered for each step, so that the consumer's code is outside of it."""
         import torch
 
+        from playground.measure.torch_memory import cache_bytes
+
         ids, mask = self._padded(batch)
         rows, total = ids.shape
         length = total - batch.max_new_tokens
@@ -114,7 +118,8 @@ class TransformersEngine(Engine):
         finished = [False] * rows
         start = 0
         for end in range(length, total):
-            self.last_step_tokens = end - start
+            if end > length:
+                self.last_step_tokens = end - start
             with torch.inference_mode():
                 logits = self.model(
                     input_ids=ids[:, start:end],
@@ -130,8 +135,9 @@ class TransformersEngine(Engine):
             yield Tick(time.perf_counter_ns(), tuple(() if done else (token,) for token, done in zip(tokens, finished, strict=True)))
             finished = [done or token in eos for done, token in zip(finished, tokens, strict=True)]
             if all(finished):
-                return
+                break
             start = end if self.cache is not None else 0
+        self.kv_cache_bytes = max(self.kv_cache_bytes, cache_bytes(self.cache) if self.cache is not None else 0)
 
     def _padded(self, batch: Batch) -> tuple[Any, Any]:
         """Token ids [rows, longest prompt + new tokens] on the device, padded on the left, and their mask, or None where nothing is
@@ -190,20 +196,18 @@ class TransformersEngine(Engine):
 
     def memory(self) -> Mapping[str, float]:
         """Real tensors, and on CUDA the allocator's peaks."""
-        from playground.measure.torch_memory import cache_bytes, cuda_peaks, module_bytes
+        from playground.measure.torch_memory import cuda_peaks, module_bytes
 
-        values: dict[str, float] = {
-            "weights_bytes": module_bytes(self.model),
-            "kv_cache_bytes": cache_bytes(self.cache) if self.cache is not None else 0,
-        }
+        values: dict[str, float] = {"weights_bytes": module_bytes(self.model), "kv_cache_bytes": self.kv_cache_bytes}
         if self.cache is not None:
             values["kv_bytes_per_number"] = self.cache.layers[0].keys.element_size()
         return {**values, **(cuda_peaks() if self.options.device == "cuda" else {})}
 
     def reset_peaks(self) -> None:
-        """CUDA's allocator peaks."""
+        """CUDA's allocator peaks, and the largest KV cache."""
         from playground.measure.torch_memory import reset_cuda_peaks
 
+        self.kv_cache_bytes = 0
         if self.options.device == "cuda":
             reset_cuda_peaks()
 

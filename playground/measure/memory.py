@@ -113,7 +113,7 @@ METRICS = (
         "KV cache",
         "B",
         "lower",
-        "sum over the real tensors of the cache after the last timed batch",
+        "sum over the real tensors of the cache at the end of the largest timed batch",
         _remembered("kv_cache_bytes", "the engine did not report the bytes of its KV cache", ("timed",)),
     ),
     Metric(

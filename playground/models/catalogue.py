@@ -19,11 +19,11 @@ from playground.models.model import Kind
 
 SHAPE = "shape:"
 _MODEL_FIELDS: dict[str, type] = {
-    "name": str, "kind": str, "title": str, "hub": str, "parameters": int, "licence": str, "note": str, "chat": bool, "gated": bool,
+    "name": str, "kind": str, "title": str, "hub": str, "parameters": int, "licence": str, "note": str, "gated": bool,
     "shape": str,
 }  # fmt: skip
 _SHAPE_FIELDS: dict[str, type] = {"name": str, "title": str, "parameters": int, "note": str, "config": dict}
-_OPTIONAL = {"chat", "gated", "shape", "note"}
+_OPTIONAL = {"gated", "shape", "note"}
 _CONFIG_SIZES = (
     "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim", "vocab_size",
     "max_position_embeddings",
@@ -43,7 +43,6 @@ class Entry:
     licence: str = ""
     note: str = ""
     gated: bool = False
-    chat: bool = False
     config: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -20,17 +20,32 @@ WHY_NO_PICKLE = "Unpickling a checkpoint can run any code that it carries, so on
 HOW_TO_CONVERT = "Where you trust the file, convert it: load it with transformers and call save_pretrained, which writes safetensors."
 
 
+def existing(name: str) -> Path | None:
+    """The file or folder of that name, `~` expanded. None where there is none, be it that no path can be called so (too long, the home of
+    an unknown user, a null byte); raises Problem("model") where this user may not look."""
+    try:
+        path = Path(name).expanduser()
+        return path if path.is_dir() or path.is_file() else None
+    except PermissionError as error:
+        raise Problem("model", f"{name} cannot be read: {error.strerror}.", repr(error)) from error
+    except (OSError, RuntimeError, ValueError):
+        return None
+
+
 def resolve_folder(name: str, folder: Path) -> ResolvedModel:
     """The model in `folder`; raises Problem("model") where there is none that can be loaded."""
-    config = check_folder(folder)
+    try:
+        config = check_folder(folder)
+    except OSError as error:
+        raise Problem("model", f"{folder} cannot be read: {error.strerror or error}.", repr(error)) from error
     return ResolvedModel(name, folder, "folder", f"local folder {folder}", config)
 
 
 def peek_folder(name: str, folder: Path) -> ModelFacts | None:
     """Facts of a folder with a readable config.json, None otherwise."""
     try:
-        return ModelFacts(name, "folder", read_config(folder), has_chat_template=has_chat_template(folder))
-    except Problem:
+        return ModelFacts(name, "folder", read_config(folder))
+    except (OSError, Problem):
         return None
 
 
@@ -60,18 +75,10 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def has_chat_template(folder: Path) -> bool:
-    """Whether the folder's tokenizer has a chat template."""
-    if any((folder / name).exists() for name in ("chat_template.jinja", "chat_template.json", "additional_chat_templates")):
-        return True
-    path = folder / "tokenizer_config.json"
-    return path.is_file() and bool(_read_json(path).get("chat_template"))
-
-
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise Problem("model", f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(data, dict):
         raise Problem("model", f"{path} must hold a JSON object.")

@@ -59,7 +59,7 @@ def peek_gguf(name: str, path: Path) -> ModelFacts | None:
         return values.get(f"{family}.{key}", default)
 
     hidden, heads = value("embedding_length"), value("attention.head_count")
-    if not isinstance(hidden, int) or not isinstance(heads, int):
+    if not isinstance(hidden, int) or not isinstance(heads, int) or heads < 1:
         return None
     config = {
         "model_type": family,
@@ -73,7 +73,7 @@ def peek_gguf(name: str, path: Path) -> ModelFacts | None:
         "max_position_embeddings": value("context_length"),
         "tie_word_embeddings": "output.weight" not in header.tensors,
     }
-    return ModelFacts(name, "gguf", config, has_chat_template="tokenizer.chat_template" in values)
+    return ModelFacts(name, "gguf", config)
 
 
 def once(target: Path, progress: OnProgress, build: Callable[[Path], None]) -> None:

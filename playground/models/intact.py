@@ -70,7 +70,7 @@ def read_gguf(path: Path) -> GgufHeader:
             table = [reader.tensor() for _ in range(tensors)]
         except (struct.error, _Short) as error:
             raise Problem("model", f"{path} is cut short: it ends inside its header, after {size:,} bytes. {_AGAIN}") from error
-        except (UnicodeDecodeError, KeyError) as error:
+        except (UnicodeDecodeError, KeyError, RecursionError) as error:
             raise Problem("model", f"{path} has a broken GGUF header. {_AGAIN}", repr(error)) from error
     return _header(path, size, reader.at, values, table)
 
@@ -78,7 +78,9 @@ def read_gguf(path: Path) -> GgufHeader:
 def _header(path: Path, size: int, at: int, values: dict[str, Any], table: list[tuple[str, int, int, int]]) -> GgufHeader:
     from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
-    alignment = int(values.get("general.alignment", 32))
+    alignment = values.get("general.alignment", 32)
+    if not isinstance(alignment, int) or alignment < 1:
+        raise Problem("model", f"{path} has a broken GGUF header: its alignment is {alignment!r}. {_AGAIN}")
     start = -(-at // alignment) * alignment
     expected, types = at, set()
     for name, elements, kind, offset in table:

@@ -35,20 +35,12 @@ class ResolvedModel:
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What is known of a model without fetching its weights. `config`: Hugging Face names (num_hidden_layers, hidden_size, ...);
-    `has_chat_template`: None when not known."""
+    """What is known of a model without fetching its weights. `config`: Hugging Face names (num_hidden_layers, hidden_size, ...)."""
 
     name: str
     kind: Kind
     config: Mapping[str, Any]
     random_weights: bool = False
-    has_chat_template: bool | None = None
-
-    @property
-    def context_length(self) -> int | None:
-        """Most tokens that the model takes, prompt and output together; None when the config does not say."""
-        length = self.config.get("max_position_embeddings")
-        return length if isinstance(length, int) else None
 
 
 def cache() -> Path:

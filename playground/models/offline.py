@@ -22,6 +22,7 @@ from playground.core.problem import Problem
 from playground.core.spec import DEFAULT_MODEL
 from playground.models import hub
 from playground.models.catalogue import Entry, find
+from playground.models.folder import existing
 from playground.models.gguf import convert, converted, once
 from playground.models.model import OnProgress, ResolvedModel, cache, told
 
@@ -71,8 +72,8 @@ def _from_hub(name: str, progress: OnProgress) -> ResolvedModel:
 
 def _build(folder: Path, progress: OnProgress) -> None:
     if given := os.environ.get(GGUF_VARIABLE):
-        path = Path(given).expanduser()
-        if not path.is_file():
+        path = existing(given)
+        if path is None or not path.is_file():
             raise Problem("model", f"{GGUF_VARIABLE} names {given}, but there is no such file.")
         return convert(path, folder, path.name, progress)
     wheel = cache() / WHEEL

@@ -22,6 +22,7 @@ from playground.core.events import Event, from_json, to_json
 from playground.core.places import ASSETS
 from playground.core.problem import Problem, did_you_mean
 from playground.core.spec import RunSpec
+from playground.models.folder import existing
 
 FOLDER = ASSETS / "recordings"
 SUFFIX = ".jsonl.gz"
@@ -93,8 +94,8 @@ def find(name_or_path: str, folder: Path = FOLDER) -> Path:
     known = recordings(folder)
     if name_or_path in known:
         return known[name_or_path]
-    path = Path(name_or_path).expanduser()
-    if path.is_file():
+    path = existing(name_or_path)
+    if path is not None and path.is_file():
         return path
     raise Problem("model", did_you_mean("There is no recording", name_or_path, known))
 

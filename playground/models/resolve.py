@@ -14,7 +14,7 @@ from pathlib import Path
 
 from playground.core.problem import Problem, did_you_mean
 from playground.models.catalogue import SHAPE, catalogue, find
-from playground.models.folder import peek_folder, resolve_folder
+from playground.models.folder import existing, peek_folder, resolve_folder
 from playground.models.gguf import peek_gguf, resolve_gguf
 from playground.models.hub import peek_hub, resolve_hub
 from playground.models.model import ModelFacts, OnProgress, ResolvedModel
@@ -35,13 +35,10 @@ def resolve(name: str, progress: OnProgress) -> ResolvedModel:
     entry = find(name)
     if entry is not None:
         return resolve_default(name, progress) if entry.kind == "default" else resolve_hub(name, entry.hub, progress)
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return resolve_folder(name, path)
-    if path.is_file():
-        return _resolve_file(name, path, progress)
+    if path := existing(name):
+        return resolve_folder(name, path) if path.is_dir() else _resolve_file(name, path, progress)
     if _is_path(name):
-        raise Problem("model", f"There is no file or folder {path}.")
+        raise Problem("model", f"There is no file or folder {name}.")
     if _HUB_ID.fullmatch(name):
         return resolve_hub(name, name, progress)
     raise Problem("model", did_you_mean("There is no model", name, [entry.name for entry in catalogue()]))
@@ -49,16 +46,19 @@ def resolve(name: str, progress: OnProgress) -> ResolvedModel:
 
 def peek(name: str) -> ModelFacts | None:
     """What is known of `name` within a few seconds, without weights; None for an unknown name, a broken file or a silent hub."""
+    try:
+        return _peek(name)
+    except Problem:
+        return None
+
+
+def _peek(name: str) -> ModelFacts | None:
     if name.startswith(SHAPE):
-        try:
-            return ModelFacts(name, "shape", shape_entry(name).config, random_weights=True)
-        except Problem:
-            return None
+        return ModelFacts(name, "shape", shape_entry(name).config, random_weights=True)
     entry = find(name)
     if entry is not None and entry.config:
-        return ModelFacts(name, entry.kind, entry.config, has_chat_template=entry.chat)
-    path = Path(name).expanduser()
-    if entry is None and path.exists():
+        return ModelFacts(name, entry.kind, entry.config)
+    if entry is None and (path := existing(name)):
         return peek_folder(name, path) if path.is_dir() else peek_gguf(name, path)
     hub_id = entry.hub if entry else name
     return peek_hub(name, hub_id) if _HUB_ID.fullmatch(hub_id) and not _is_path(hub_id) else None

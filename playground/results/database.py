@@ -22,6 +22,7 @@ from playground.results.migrations import MIGRATIONS
 
 BUSY_S = 10.0
 NOT_STORED = "The result could not be stored"
+NOT_OPENED = "The file of results could not be opened"
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _WHY = {
     sqlite3.SQLITE_FULL: "the disk is full. Free some space and run again.",
@@ -41,7 +42,7 @@ class Database:
         self.path = path
         self.warning = ""
         self._lock = threading.RLock()
-        with _spoken(path, NOT_STORED):
+        with _spoken(path, NOT_OPENED):
             try:
                 self._connection = self._open(migrations)
             except sqlite3.DatabaseError as error:

@@ -1,6 +1,7 @@
 """The result document of one run: what the CLI prints with `--json`, the API returns and the store keeps. Derived from raw events alone.
 
-Pure. The schema is fixed: spec, label, fingerprint, status, error, provenance, evidence, metrics, outputs, verdict. Example::
+Pure. The schema is fixed: spec, label, fingerprint, status, error, provenance, evidence, metrics, outputs, quality_about, verdict.
+Example::
 
     result(spec, events, baseline=(other_spec, other_events))["metrics"]["itl_s"]["value"]
 """
@@ -36,6 +37,7 @@ def result(spec: RunSpec, events: Sequence[Event], baseline: tuple[RunSpec, Sequ
         "outputs": [
             {"prompt": output.prompt, "text": "".join(output.pieces), "token_ids": list(output.token_ids)} for output in trace.outputs
         ],
+        "quality_about": trace.score.about if trace.score else "",
         "verdict": dict(NO_VERDICT),
     }
 

@@ -3,7 +3,7 @@
 Several threads of a process may share a Store, and several processes a file. Whatever cannot be stored is a Problem("user"), so that the
 caller can warn and go on. Example::
 
-    store = Store(home() / "results.sqlite")
+    store = open_store(home() / "results.sqlite")
     experiment = store.create("Precision ladder", [baseline, variant])
     store.begin(experiment, 0); store.append(experiment, 0, events); store.finish(experiment, 0, result(baseline, events))
 """
@@ -15,7 +15,7 @@ import json
 import os
 import secrets
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -25,6 +25,7 @@ from typing import Any
 import psutil
 
 from playground.core.events import Event, from_json, to_json
+from playground.core.places import home
 from playground.core.problem import Problem
 from playground.core.spec import RunSpec
 from playground.results.database import Database
@@ -72,8 +73,29 @@ class StoredExperiment:
     source: str = ""
 
 
+def open_store(path: Path | None = None) -> Store:
+    """The store at `path` (by default `results.sqlite` in the user's folder), where runs that a vanished process left are interrupted.
+
+    It never raises for a disk that is full or read-only, nor for a file that this version cannot open: it is then a store in memory, gone
+    with this process, or one that can only be read. `warning` says so.
+    """
+    try:
+        store = Store(path or home() / "results.sqlite")
+    except (Problem, OSError) as error:
+        why = error.message if isinstance(error, Problem) else f"The folder of results cannot be used: {error}."
+        store = Store(Path(":memory:"))
+        store.warning = f"{why} Meanwhile results are kept in memory only: they are gone when this program ends."
+        return store
+    try:
+        store.mark_interrupted()
+    except Problem as problem:
+        store.warning = " ".join(filter(None, (store.warning, problem.message)))
+    return store
+
+
 class Store:
-    """The file of results at `path`, made if it is missing. `warning`: set when a damaged file was moved aside."""
+    """The file of results at `path`, made if it is missing; Path(":memory:") for none. `warning`: what a person should know about the
+    opening, such as a damaged file that was moved aside; "" for nothing."""
 
     def __init__(self, path: Path) -> None:
         self._database = Database(path)
@@ -88,7 +110,7 @@ class Store:
         experiment = "".join(secrets.choice(_ALPHABET) for _ in range(8))
         now = datetime.now(UTC).isoformat(timespec="seconds")
         rows = [(experiment, index, _json(spec.to_dict()), spec.fingerprint(), spec.label, spec.model) for index, spec in enumerate(specs)]
-        owner = _owner()
+        mine = owner()
         with self._database.writing() as connection:
             connection.execute(
                 "INSERT INTO experiments (id, title, source, created_at) VALUES (?, ?, ?, ?)", (experiment, title, source, now)
@@ -96,7 +118,7 @@ class Store:
             connection.executemany(
                 "INSERT INTO runs (experiment, position, spec, fingerprint, label, model, status, owner_pid, owner_started)"
                 " VALUES (?, ?, ?, ?, ?, ?, 'waiting', ?, ?)",
-                [(*row, *owner) for row in rows],
+                [(*row, *mine) for row in rows],
             )
         return experiment
 
@@ -105,7 +127,7 @@ class Store:
         with self._database.writing() as connection:
             changed = connection.execute(
                 f"UPDATE runs SET status = 'running', result = NULL, owner_pid = ?, owner_started = ? WHERE {_MINE}",
-                (*_owner(), experiment, index),
+                (*owner(), experiment, index),
             )
             _require(changed.rowcount, experiment, index)
             connection.execute(f"DELETE FROM chunks WHERE {_MINE}", (experiment, index))
@@ -148,12 +170,12 @@ class Store:
             ).fetchall()
             return [_head(connection, head) for head in heads]
 
-    def mark_interrupted(self) -> int:
-        """Runs that a vanished process left waiting or running become interrupted, with a result from the events that they had; returns how
-        many."""
+    def mark_interrupted(self, over: Collection[str] = ()) -> int:
+        """Runs left waiting or running by a vanished process, or in an experiment of `over`, on which nothing works any more, become
+        interrupted, with a result from the events that they had; returns how many."""
         with self._database.reading() as connection:
             left = connection.execute("SELECT * FROM runs WHERE status IN ('waiting', 'running') ORDER BY experiment, position").fetchall()
-        gone = [row for row in left if not _alive(row["owner_pid"], row["owner_started"])]
+        gone = [row for row in left if row["experiment"] in over or not alive(row["owner_pid"], row["owner_started"])]
         for row in gone:
             self._interrupt(row["experiment"], row["position"])
         return len(gone)
@@ -233,12 +255,13 @@ def _head(connection: sqlite3.Connection, head: sqlite3.Row) -> dict[str, Any]:
     }
 
 
-def _owner() -> tuple[int, float]:
+def owner() -> tuple[int, float]:
     """This process, told apart from a later one with the same number by its start time."""
     return os.getpid(), psutil.Process().create_time()
 
 
-def _alive(pid: int, started: float) -> bool:
+def alive(pid: int, started: float) -> bool:
+    """Whether the process of that number and start time (seconds since 1970) still runs."""
     try:
         return bool(abs(psutil.Process(pid).create_time() - started) < 2.0)
     except psutil.AccessDenied:

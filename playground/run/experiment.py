@@ -1,7 +1,7 @@
 """Variants one after the other, against the first one, the baseline: events out, then result documents, kept where there is a store.
 
-A variant that fails does not stop the next ones; Stop cancels the current one and all that follow. A store that fails costs one warning
-and the keeping, never the run. Example::
+A variant that fails does not stop the next ones; Stop cancels the current one and all that follow. A store or a disk that fails costs a
+warning and the keeping, never the run. Example::
 
     experiment = run_experiment(specs, runner, threading.Event(), store=store, title="Precision ladder")
     for variant, event in experiment: print(variant, event)
@@ -10,11 +10,12 @@ and the keeping, never the run. Example::
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,8 +24,10 @@ from playground.core.places import home
 from playground.core.problem import Problem
 from playground.core.spec import RunSpec
 from playground.results.result import result
+from playground.results.store import alive, owner
 
 STORE_S = 1.0
+NO_FOLDER = Path("no folder for the baseline") / "logprobs.npy"  # its absence becomes the reason why a comparison is missing
 
 
 class Runs(Protocol):
@@ -37,7 +40,7 @@ class Runs(Protocol):
 
 
 class Keeps(Protocol):
-    """What an experiment needs of a results.store.Store; every method may raise Problem."""
+    """What experiments and their queue need of a results.store.Store; every method may raise Problem."""
 
     def create(self, title: str, specs: Sequence[RunSpec]) -> str:
         """A new experiment's id."""
@@ -50,6 +53,9 @@ class Keeps(Protocol):
 
     def finish(self, experiment_id: str, variant: int, result: dict[str, Any]) -> None:
         """The variant ended with this result document."""
+
+    def mark_interrupted(self, over: Collection[str] = ()) -> int:
+        """What still looks alive in these experiments is not."""
 
 
 class Experiment(Iterator[tuple[int, Event]]):
@@ -78,12 +84,21 @@ class Experiment(Iterator[tuple[int, Event]]):
         self._steps.close()
 
     def _run(self) -> Generator[tuple[int, Event], None, None]:
-        with tempfile.TemporaryDirectory(prefix="baseline-", dir=home()) as folder:
-            logprobs = Path(folder) / "logprobs.npy"
+        compared = len(self._specs) > 1 and any(spec.protocol.quality for spec in self._specs)
+        with ExitStack() as stack:
+            logprobs = NO_FOLDER
+            if compared:
+                try:
+                    logprobs = Path(stack.enter_context(_baseline_folder())) / "logprobs.npy"
+                except OSError as error:
+                    message = (
+                        f"Quality is not compared with the baseline: its figures have no place on the disk ({error.strerror or error})."
+                    )
+                    yield 0, Warned(time.perf_counter_ns(), message)
             for variant, spec in enumerate(self._specs):
-                compares = spec.protocol.quality and len(self._specs) > 1
+                compares = compared and spec.protocol.quality
                 reference = logprobs if compares and variant > 0 else None
-                save = logprobs if compares and variant == 0 else None
+                save = logprobs if compares and variant == 0 and logprobs != NO_FOLDER else None
                 for event in self._variant(variant, spec, reference, save):
                     yield variant, event
 
@@ -127,16 +142,34 @@ def run_experiment(
     return Experiment(specs, runner, cancel, keeper)
 
 
+def clear_leftovers() -> None:
+    """Delete the baselines' figures (hundreds of megabytes) that experiments of killed processes left in the user's folder."""
+    with suppress(OSError):  # without the folder there is nothing to delete
+        for folder in home().glob("baseline-*-*-*"):
+            _, pid, started, _ = folder.name.split("-", 3)
+            if pid.isdecimal() and started.isdecimal() and not alive(int(pid), float(started)):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _baseline_folder() -> tempfile.TemporaryDirectory[str]:
+    """A temporary folder whose name tells its owner; raises OSError."""
+    clear_leftovers()
+    pid, started = owner()
+    return tempfile.TemporaryDirectory(prefix=f"baseline-{pid}-{started:.0f}-", dir=home(), ignore_cleanup_errors=True)
+
+
 class _Keeper:
-    """Writes to the store, at most once in STORE_S while events come, until the store fails for the first time. Each step returns the
-    warning of that failure, once."""
+    """Writes to the store, at most once in STORE_S while events come. When that fails, the next try is at the variant's end, so that a slow
+    disk does not hold up the run. A step returns the warning of the experiment's first failure, once."""
 
     def __init__(self, store: Keeps | None, experiment_id: str | None) -> None:
         self.experiment_id = experiment_id
         self._store = store
         self._written = 0
         self._last = 0.0
-        self._warned: list[Warned] = []
+        self._failing = False
+        self._late: dict[int, dict[str, Any]] = {}  # results that are not in the store yet
+        self._warned: list[Warned] | None = None
 
     def create(self, title: str, specs: Sequence[RunSpec]) -> None:
         """Make the experiment in the store, if the caller has not."""
@@ -146,7 +179,7 @@ class _Keeper:
 
     def begin(self, variant: int) -> list[Warned]:
         """Mark the variant as running."""
-        self._written, self._last = 0, time.monotonic()
+        self._written, self._last, self._failing = 0, time.monotonic(), False
         with self._trying() as store:
             if store and self.experiment_id:
                 store.begin(self.experiment_id, variant)
@@ -154,19 +187,23 @@ class _Keeper:
 
     def append(self, variant: int, seen: Sequence[Event], *, now: bool = False) -> list[Warned]:
         """Write what is new, if it is time."""
-        if now or time.monotonic() - self._last >= STORE_S:
+        if now or (not self._failing and time.monotonic() - self._last >= STORE_S):
             with self._trying() as store:
                 if store and self.experiment_id and len(seen) > self._written:
                     store.append(self.experiment_id, variant, seen[self._written :])
-            self._written, self._last = len(seen), time.monotonic()
+                    self._written = len(seen)
+            self._last = time.monotonic()
         return self._warnings()
 
     def finish(self, variant: int, seen: Sequence[Event], document: dict[str, Any]) -> list[Warned]:
-        """Write the rest and the result."""
+        """Write the rest and the result, and the results that could not be written before."""
         warned = self.append(variant, seen, now=True)
+        self._late[variant] = document
         with self._trying() as store:
             if store and self.experiment_id:
-                store.finish(self.experiment_id, variant, document)
+                for number in sorted(self._late):
+                    store.finish(self.experiment_id, number, self._late[number])
+                    del self._late[number]
         return warned + self._warnings()
 
     @contextmanager
@@ -174,10 +211,13 @@ class _Keeper:
         try:
             yield self._store
         except Problem as problem:
-            self._store = None
-            message = f"{problem.message.rstrip('.')}. The run goes on, but it is not kept from here on."
-            self._warned.append(Warned(time.perf_counter_ns(), message))
+            self._failing = True
+            if self._warned is None:
+                message = f"{problem.message.rstrip('.')}. The run goes on, but it may not be kept, or not all of it."
+                self._warned = [Warned(time.perf_counter_ns(), message)]
 
     def _warnings(self) -> list[Warned]:
-        given, self._warned = self._warned, []
+        given = list(self._warned or ())
+        if self._warned:
+            self._warned.clear()
         return given

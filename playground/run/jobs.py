@@ -84,6 +84,7 @@ class Jobs:
         self._changed = threading.Condition()
         self._waiting: deque[Job] = deque()
         self._running: Job | None = None
+        self._over: set[str] = set()
         self._known: dict[str, Job] = {}
         self._thread: threading.Thread | None = None
         self._closed = False
@@ -183,8 +184,23 @@ class Jobs:
             failed = Failed(time.perf_counter_ns(), "crash", message, traceback.format_exc())
             job.add(min(len(job.results), len(job.specs) - 1), failed)
             job.status = "failed"
+        self._settle(job)
         job.done.set()
         self._forget()
+
+    def _settle(self, job: Job) -> None:
+        """Nothing of a job that is over may look alive in the store; where that cannot be written, the next job's end tries again."""
+        if self._store is None or not job.kept:
+            return
+        with self._changed:
+            self._over.add(job.id)
+            over = frozenset(self._over)
+        try:
+            self._store.mark_interrupted(over)
+        except Problem:  # the job has its warning already
+            return
+        with self._changed:
+            self._over -= over
 
     def _forget(self) -> None:
         with self._changed:

@@ -12,6 +12,7 @@ Example::
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -39,6 +40,8 @@ GAUGES_S = 0.25
 GRACE_S = 2.0
 HANG_S = 300.0
 LOAD_HANG_S = 3600.0
+BUSY_TIMES = 12  # a worker that computes may be silent for so many times HANG_S
+BUSY_SHARE = 0.1  # of one core, from which on a worker counts as computing; its beats alone stay far below
 LITTLE_MEMORY = 0.03  # a share of all memory: when less was free just before a SIGKILL, the killer was the system
 
 
@@ -115,6 +118,8 @@ class _Watch:
     free_share: float = 1.0
     stop_at: float | None = None
     heard: float = field(default_factory=time.monotonic)
+    busy: float = 0.0
+    cpu: tuple[float, float] | None = None
     next_gauge: float = 0.0
 
     def events(self) -> Iterator[Event | None]:
@@ -147,7 +152,7 @@ class _Watch:
             self.garbage.append(line.rstrip())
             return None
         self.heard = time.monotonic()
-        self.beats = 0
+        self.beats, self.cpu = 0, None
         if isinstance(event, Phase):
             self.phase = event.name
         self.loaded = self.loaded or isinstance(event, Loaded)
@@ -166,12 +171,27 @@ class _Watch:
             oom = oom_kills() > self.killed_before or self.free_share < LITTLE_MEMORY
             return from_death(status, self._detail(), oom=oom)
         limit = _hang_after_s(self.phase)
-        if now - self.heard < limit:
+        if self.phase != "load":
+            self._feel(now, limit / 10)
+        computes = self.busy > self.heard and now - self.busy < limit
+        if now - self.heard < (limit * BUSY_TIMES if computes else limit):
             return None
         self.child.dump_stacks()
-        signs = "though its process still answers" if self.beats else "and its process does not answer"
-        message = f"The worker hangs: nothing came from it for {limit:g} seconds in the stage {self.phase!r}, {signs}. It was ended."
+        answers = "though its process still answers" if self.beats else "and its process does not answer"
+        signs = "though it computes" if computes else answers
+        silent = f"{now - self.heard:.0f} seconds in the stage {self.phase!r}"
+        message = f"The worker hangs: nothing came from it for {silent}, {signs}. It was ended."
         return Failed(time.perf_counter_ns(), "hang", message, self._detail())
+
+    def _feel(self, now: float, every_s: float) -> None:
+        """Note whether the silent worker computed since the last look. Looks are rare, so as not to disturb a measurement."""
+        since, spent_s = self.cpu or (self.heard, 0.0)
+        if now - since < every_s:
+            return
+        total_s = _cpu_s(self.child.pid)
+        if self.cpu and total_s - spent_s >= BUSY_SHARE * (now - since):
+            self.busy = now
+        self.cpu = (now, total_s)
 
     def _detail(self) -> str:
         garbage = "\n".join(["", "Lines on the event pipe that are no events:", *self.garbage]) if self.garbage else ""
@@ -185,6 +205,17 @@ class _Watch:
         memory = psutil.virtual_memory()
         self.free_share = memory.available / memory.total
         yield self.gauges.sample()
+
+
+def _cpu_s(pid: int) -> float:
+    """CPU seconds that a worker and what it started (a compiler) have spent; what has ended counts for the one who waited for it."""
+    total_s = 0.0
+    with contextlib.suppress(psutil.Error):  # a process that ends meanwhile
+        worker = psutil.Process(pid)
+        for process in (worker, *worker.children(recursive=True)):
+            with contextlib.suppress(psutil.Error):
+                total_s += sum(process.cpu_times()[:4])
+    return total_s
 
 
 def _hang_after_s(phase: str) -> float:

@@ -66,15 +66,15 @@ class KVCache(Technique):
         """Looks at the cache object that the first pass used and at the tokens of its last forward call."""
         wanted = str(knobs["kv_cache"])
         if wanted == "off":
-            ok = engine.cache is None
-            return Finding(ok, f"no cache was kept: the last step ran all {engine.last_step_tokens} tokens of the row again")
+            again = f"the last step ran all {engine.last_step_tokens} tokens of the row again" if engine.last_step_tokens else "1 step ran"
+            return Finding(engine.cache is None, f"no cache was kept: {again}")
         if engine.cache is None:
             return Finding(False, "no cache object exists")
         kind = type(engine.cache).__name__
         keys = engine.cache.layers[0].keys
         shape = " x ".join(str(size) for size in keys.shape)
         text = f"cache is {kind}: {len(engine.cache.layers)} layers, keys {shape} (rows x heads x tokens x head size)"
-        return Finding(kind == CLASSES[wanted] and engine.last_step_tokens == 1, text)
+        return Finding(kind == CLASSES[wanted] and engine.last_step_tokens in (None, 1), text)
 
 
 TECHNIQUE = KVCache()

@@ -17,9 +17,9 @@ from playground.core.plan import complete
 from playground.core.problem import Problem
 from playground.core.spec import RunSpec
 from playground.presets import specs_from
+from playground.run.forecast import estimate_of
 from playground.ui.form import labels
 from playground.ui.handlers import App, check, title_of
-from playground.ui.memory import estimate_of
 
 POLL_S = 0.1
 SEVERAL = ("variants", "baseline", "variant")

@@ -22,6 +22,7 @@ from playground.engines import engine_class
 from playground.measure.machine import probe
 from playground.results.store import Store
 from playground.run.jobs import Job, Jobs
+from playground.ui import strings
 from playground.ui.fields import World
 from playground.ui.form import Draft, column_names, labels, specs_of
 from playground.ui.memory import Facts, estimate_html
@@ -54,8 +55,13 @@ def check(app: App, specs: Sequence[RunSpec]) -> None:
             raise Problem(problem.kind, f"{name}: {problem.message}", problem.detail) from None
 
 
-def submit(app: App, draft: Draft) -> Job:
-    """Queue what the form says; raises Problem and starts nothing where something is wrong."""
+def submit(app: App, draft: Draft, mine: Sequence[str] = ()) -> Job:
+    """Queue what the form says; raises Problem and starts nothing where something is wrong or one of the jobs `mine` still goes on.
+
+    A job that was told to stop no longer holds the next one up: that one waits for it in the queue.
+    """
+    if any(not job.stop.is_set() for job in not_over(app, mine)):
+        raise Problem("user", strings.STILL_GOING)
     specs = specs_of(draft, app.world.techniques)
     check(app, specs)
     return app.jobs.submit(title_of(specs), specs)
@@ -66,13 +72,19 @@ def title_of(specs: Sequence[RunSpec]) -> str:
     return f"{' vs '.join(dict.fromkeys(spec.label for spec in specs))} · {specs[0].model}"
 
 
-def stop(app: App, job_id: str) -> bool:
-    """Cancel a job that waits or runs; whether there was one."""
-    job = app.jobs.get(job_id) if job_id else None
-    if job is None or job.done.is_set():
-        return False
-    job.cancel()
-    return True
+def not_over(app: App, job_ids: Sequence[str]) -> list[Job]:
+    """Those of the jobs that wait or run, in the same order."""
+    known = (app.jobs.get(job_id) for job_id in job_ids)
+    return [job for job in known if job is not None and not job.done.is_set()]
+
+
+def stop(app: App, shown: str, mine: Sequence[str] = ()) -> str | None:
+    """Cancel the job that is shown if it waits or runs, else the newest of `mine` that does; its id, or None where there was none."""
+    going = not_over(app, [*mine, shown])
+    if not going:
+        return None
+    going[-1].cancel()
+    return going[-1].id
 
 
 def specs_of_run(app: App, job_id: str) -> list[RunSpec]:

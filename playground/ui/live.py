@@ -55,7 +55,7 @@ def live_json(view: View) -> str:
 
 def _panel(panel: Panel, view: View) -> dict[str, Any]:
     lines = [variant.series[panel.line].points if panel.line in variant.series else () for variant in view.variants]
-    scale = scale_for(max((y for line in lines for _, y in line), default=0.0), panel.unit)
+    scale = scale_for(max((y for line in lines for _, y in line if y is not None), default=0.0), panel.unit)
     if panel.unit == "s" and scale.unit == "s":
         scale = Scale(1000.0, "ms")
     traces = [_line(index, view.variants[index].name, line, scale) for index, line in enumerate(lines)]
@@ -71,13 +71,13 @@ def _panel(panel: Panel, view: View) -> dict[str, Any]:
     return {"id": panel.id, "title": title, "figure": {"data": traces, "layout": layout}, "height": 210}
 
 
-def _line(index: int, name: str, points: tuple[tuple[float, float], ...], scale: Scale) -> dict[str, Any]:
+def _line(index: int, name: str, points: tuple[tuple[float, float | None], ...], scale: Scale) -> dict[str, Any]:
     return {
         "type": "scatter",
         "mode": "lines" if len(points) > 1 else "markers",
         "name": name.replace("<", "&lt;"),
         "x": [float(f"{x:.5g}") for x, _ in points],
-        "y": [float(f"{y * scale.factor:.4g}") for _, y in points],
+        "y": [None if y is None else float(f"{y * scale.factor:.4g}") for _, y in points],
         "meta": {"variant": index},
         "line": {"width": 1.8, "color": COLOURS[index % 4]},
         "marker": {"size": 5, "color": COLOURS[index % 4]},

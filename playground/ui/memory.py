@@ -11,20 +11,17 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 
 from playground.core.machine import Machine
-from playground.core.plan import Techniques, ordered
-from playground.core.problem import Problem
+from playground.core.plan import Techniques
 from playground.core.spec import RunSpec
-from playground.core.technique import Footprint
 from playground.engines.replay import ReplayEngine
-from playground.measure.estimate import Estimate, estimate
+from playground.measure.estimate import Estimate
 from playground.models.model import ModelFacts
 from playground.models.resolve import peek
 from playground.results.numbers import shown
+from playground.run.forecast import estimate_of, free_bytes, shortage
 from playground.ui.strings import ESTIMATE_RECORDED, ESTIMATE_UNKNOWN
 from playground.ui.text import escape
 
-CHARACTERS_PER_TOKEN = 4
-TEMPLATE_TOKENS = 30
 KEPT_FACTS = 64
 
 
@@ -48,35 +45,6 @@ class Facts:
         return found
 
 
-def footprint_of(spec: RunSpec, techniques: Techniques) -> Footprint:
-    """How the knobs of a complete spec change memory."""
-    footprint = Footprint()
-    for technique in ordered(techniques):
-        footprint = technique.footprint(spec.knobs, footprint)
-    return footprint
-
-
-def guessed_prompt_tokens(spec: RunSpec) -> int:
-    """Tokens of the longest prompt, before any tokenizer is there: four characters a token and a chat template of 30."""
-    longest = max(len(prompt) for prompt in spec.workload.prompts)
-    return longest // CHARACTERS_PER_TOKEN + 1 + (TEMPLATE_TOKENS if spec.workload.chat else 0)
-
-
-def estimate_of(spec: RunSpec, facts: ModelFacts | None, techniques: Techniques) -> Estimate | None:
-    """The estimate of a complete spec; None where the model's sizes are not known."""
-    if facts is None or not facts.config:
-        return None
-    try:
-        return estimate(facts.config, footprint_of(spec, techniques), guessed_prompt_tokens(spec), spec.workload.max_new_tokens)
-    except Problem:
-        return None
-
-
-def free_bytes(machine: Machine, device: str) -> int:
-    """Free memory of the device that `device` means here."""
-    return machine.gpus[0].free_bytes if machine.resolve(device) == "cuda" and machine.gpus else machine.free_bytes
-
-
 def estimate_html(
     specs: Sequence[RunSpec], names: Sequence[str], facts_of: Callable[[str], ModelFacts | None], techniques: Techniques, machine: Machine
 ) -> str:
@@ -85,17 +53,18 @@ def estimate_html(
     if not any(estimates):
         why = ESTIMATE_RECORDED if specs[0].engine == ReplayEngine.name else ESTIMATE_UNKNOWN
         return f'<div class="estimate"><p class="quiet">Memory: {why}</p></div>'
-    free = [free_bytes(machine, spec.device) for spec in specs]
+    short = [shortage(found, machine, spec.device) for found, spec in zip(estimates, specs, strict=True)]
     longest = max(found.total_bytes for found in estimates if found)
-    rows = "".join(_row(i, names[i], found, free[i], longest) for i, found in enumerate(estimates))
+    rows = "".join(_row(i, names[i], found, short[i], longest) for i, found in enumerate(estimates))
     where = "GPU memory" if machine.resolve(specs[0].device) == "cuda" else "memory"
     notes = "".join(f"<p>{escape(note)}</p>" for note in {found.note: None for found in estimates if found and found.note})
-    head = f"<header><b>Memory before loading</b> <span>{escape(shown(free[0], 'B'))} of {where} free</span></header>"
+    free = shown(free_bytes(machine, specs[0].device), "B")
+    head = f"<header><b>Memory before loading</b> <span>{escape(free)} of {where} free</span></header>"
     key = '<p class="key"><i class="w"></i>weights <i class="k"></i>KV cache <i class="a"></i>activations · estimated</p>'
     return f'<div class="estimate">{head}{rows}{key}{notes}</div>'
 
 
-def _row(index: int, name: str, found: Estimate | None, free: int, longest: int) -> str:
+def _row(index: int, name: str, found: Estimate | None, short: str, longest: int) -> str:
     if found is None:
         return f'<div class="row v{index}"><span>{escape(name)}</span><em>not known before it is fetched</em></div>'
     parts: Mapping[str, tuple[str, int]] = {
@@ -108,10 +77,7 @@ def _row(index: int, name: str, found: Estimate | None, free: int, longest: int)
         for key, (title, size) in parts.items()
     )
     words = ", ".join(f"{title} {shown(size, 'B')}" for title, size in parts.values())
-    warning = ""
-    if found.total_bytes > free:
-        needs = f"It needs about {shown(found.total_bytes, 'B')} and {shown(free, 'B')} are free: it will probably not fit."
-        warning = f'<p class="warning">{escape(needs)} Choose fewer bits, a shorter text, a smaller batch or a smaller model.</p>'
+    warning = f'<p class="warning">{escape(short)}</p>' if short else ""
     total = f"<b>{escape(shown(found.total_bytes, 'B'))}</b>"
     return (
         f'<div class="row v{index}" title="{escape(words)}"><span>{escape(name)}</span>{total}'

@@ -38,6 +38,7 @@ from playground.ui.variants import START_COUNT, build_variants, explanations_htm
 
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 FORM: dict[str, Any] = {**PRIVATE, "concurrency_id": "form", "concurrency_limit": 8}
+OWN_JOBS = 5
 TO_RESULTS = """() => setTimeout(() => {
     if (!document.querySelector('#message [role=alert]')) document.querySelector('#results').scrollIntoView({behavior: 'smooth'});
 }, 60)"""
@@ -55,15 +56,17 @@ class Bar:
 
 @dataclass(frozen=True)
 class Page:
-    """Every named component of the page."""
+    """Every named component of the page. `job`: id of the run that is shown; `mine`: ids of the jobs that this browser started last."""
 
     form: Form
     board: Board
     bar: Bar
     job: gr.BrowserState
+    mine: gr.BrowserState
     experiments: gr.Radio
     about: gr.HTML
     history: gr.Dropdown
+    kept: gr.HTML
 
 
 def build_page(jobs: Jobs, store: Store, machine: Machine | None = None) -> gr.Blocks:
@@ -100,11 +103,13 @@ def _layout(app: App) -> Page:
                 gr.HTML(explanations_html(app.world.techniques), apply_default_css=False)
             status_place = gr.HTML(status_html(Shown()), render=False, apply_default_css=False, elem_id="status")
             board = build_board(status_place)
-            with gr.Accordion("History", open=False, elem_id="history-section"):
+            with gr.Accordion("History", open=bool(app.store.warning), elem_id="history-section"):
+                kept = gr.HTML(**_kept(app), apply_default_css=False, elem_id="kept")
                 history = gr.Dropdown([], value=None, label="Earlier runs", info=strings.HISTORY_INFO, elem_id="history", interactive=True)
     bar = _bar(status_place)
     job = gr.BrowserState("", storage_key="inference-playground-run", secret="inference-playground")
-    return Page(Form(setup, columns, count, add, remove), board, bar, job, experiments, about, history)
+    mine = gr.BrowserState([], storage_key="inference-playground-mine", secret="inference-playground")
+    return Page(Form(setup, columns, count, add, remove), board, bar, job, mine, experiments, about, history, kept)
 
 
 def _header(app: App) -> None:
@@ -186,8 +191,17 @@ def _wire_form(app: App, page: Page) -> None:
     estimate_after(preset.input(from_workload, [preset, *sources], targets, **FORM))
 
 
-def _listed(app: App) -> Any:
-    return gr.update(choices=handlers.history_choices(app), value=None)
+def _listed(app: App) -> list[Any]:
+    """Earlier runs, and what is wrong with keeping them."""
+    return [gr.update(choices=handlers.history_choices(app), value=None), gr.update(**_kept(app))]
+
+
+def _kept(app: App) -> dict[str, Any]:
+    return {"value": _note(app.store.warning or ""), "visible": bool(app.store.warning)}
+
+
+def _note(words: str) -> str:
+    return f'<div class="note" role="status">{escape(words)}</div>' if words else ""
 
 
 def _wire_run(app: App, page: Page, blocks: gr.Blocks) -> None:
@@ -195,12 +209,12 @@ def _wire_run(app: App, page: Page, blocks: gr.Blocks) -> None:
     inputs, outputs = page.form.inputs(), page.form.outputs()
     keys, sources = list(inputs), list(inputs.values())
 
-    def submitted(*values: Any) -> list[Any]:
+    def submitted(mine: list[str] | None, *values: Any) -> list[Any]:
         try:
-            job = handlers.submit(app, read(dict(zip(keys, values, strict=True))))
+            job = handlers.submit(app, read(dict(zip(keys, values, strict=True))), mine or ())
         except Problem as problem:
-            return [handlers.message_html(problem), gr.skip()]
-        return ["", job.id]
+            return [handlers.message_html(problem), gr.skip(), gr.skip()]
+        return ["", job.id, [*(mine or ()), job.id][-OWN_JOBS:]]
 
     async def watched(job_id: str, row: int | None, request: gr.Request) -> AsyncIterator[list[Any]]:
         before: Shown | None = None
@@ -210,8 +224,9 @@ def _wire_run(app: App, page: Page, blocks: gr.Blocks) -> None:
                 before = state
         yield [gr.skip() for _ in page.board.outputs()]
 
-    def stopped(job_id: str) -> str:
-        return "" if handlers.stop(app, job_id) else f'<div class="note">{escape(strings.NOTHING_RUNS)}</div>'
+    def stopped(shown: str, mine: list[str] | None) -> str:
+        found = handlers.stop(app, shown, mine or ())
+        return _note(strings.NOTHING_RUNS if found is None else "" if found == shown else strings.STOPPED_UNSEEN)
 
     def restored(job_id: str, *values: Any) -> list[Any]:
         specs = handlers.specs_of_run(app, job_id) if job_id else []
@@ -225,13 +240,14 @@ def _wire_run(app: App, page: Page, blocks: gr.Blocks) -> None:
     watch: dict[str, Any] = {"inputs": [page.job, page.board.row], "outputs": page.board.outputs(), **PRIVATE}
     watch |= {"concurrency_id": "watch", "concurrency_limit": None}
     restore: dict[str, Any] = {"inputs": [page.job, *sources], "outputs": [page.form.setup.estimate, *outputs.values()], **FORM}
-    started = page.bar.run.click(submitted, sources, [page.bar.message, page.job], **FORM)
+    started = page.bar.run.click(submitted, [page.mine, *sources], [page.bar.message, page.job, page.mine], **FORM)
     started.then(None, js=TO_RESULTS, api_visibility="private")
-    started.then(watched, **watch).then(lambda: _listed(app), None, page.history, **FORM)
-    page.bar.stop.click(stopped, page.job, page.bar.message, **FORM)
+    listing = [page.history, page.kept]
+    started.then(watched, **watch).then(lambda: _listed(app), None, listing, **FORM)
+    page.bar.stop.click(stopped, [page.job, page.mine], page.bar.message, **FORM)
     page.board.row.input(watched, **watch)
     blocks.load(restored, **restore).then(watched, **watch)
-    blocks.load(lambda: _listed(app), None, page.history, **FORM)
+    blocks.load(lambda: _listed(app), None, listing, **FORM)
     opened = page.history.input(lambda chosen: chosen, page.history, page.job, **FORM)
     opened.then(restored, **restore).then(watched, **watch)
     blocks.unload(left)

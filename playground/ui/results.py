@@ -19,7 +19,7 @@ from playground.results.charts import charts
 from playground.ui import strings
 from playground.ui.columns import column_html
 from playground.ui.live import live_json
-from playground.ui.tables import comparison_html, prepared_html, provenance_html
+from playground.ui.tables import comparison_html, prepared_html, provenance_html, quality_html
 from playground.ui.text import escape
 from playground.ui.theme import chart
 from playground.ui.view import View
@@ -143,8 +143,8 @@ def final_json(results: Sequence[Result], names: Sequence[str]) -> str:
 
 
 def table_html(results: Sequence[Result], names: Sequence[str]) -> str:
-    """Table and provenance."""
-    return comparison_html(results, names[: len(results)]) + provenance_html(results)
+    """Table, what quality was measured on, and provenance."""
+    return comparison_html(results, names[: len(results)]) + quality_html(results) + provenance_html(results)
 
 
 def _row_choices(now: Shown) -> list[tuple[str, int]]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
 MAX_POINTS = 300
+MAX_BUCKETS = 200  # even, and two thirds: breaks between pieces of two points or more add at most half as many
 T = TypeVar("T")
 
 
@@ -38,20 +39,22 @@ class Growing(Generic[T]):
 
 @dataclass(frozen=True)
 class Bucket:
-    """Sums of the samples that will become one point: x at the last sample, y as the weighted mean."""
+    """Sums of the samples that will become one point: x at the last sample, y as the weighted mean. `after_pause`: a pause comes before."""
 
     x: float = 0.0
     weighted: float = 0.0
     weight: float = 0.0
     count: int = 0
+    after_pause: bool = False
 
-    def plus(self, x: float, y: float, weight: float) -> Bucket:
+    def plus(self, x: float, y: float, weight: float, after_pause: bool) -> Bucket:
         """The bucket with one more sample."""
-        return Bucket(x, self.weighted + y * weight, self.weight + weight, self.count + 1)
+        return Bucket(x, self.weighted + y * weight, self.weight + weight, self.count + 1, self.after_pause or after_pause)
 
     def merged(self, later: Bucket) -> Bucket:
         """One bucket of two neighbours."""
-        return Bucket(later.x, self.weighted + later.weighted, self.weight + later.weight, self.count + later.count)
+        weight, count, after_pause = self.weight + later.weight, self.count + later.count, self.after_pause or later.after_pause
+        return Bucket(later.x, self.weighted + later.weighted, weight, count, after_pause)
 
     @property
     def point(self) -> tuple[float, float]:
@@ -61,25 +64,36 @@ class Bucket:
 
 @dataclass(frozen=True)
 class Series:
-    """A line that halves its resolution each time it would exceed `MAX_POINTS`. Every sample counts: points are weighted means."""
+    """A line that halves its resolution each time it reaches `MAX_BUCKETS`. Every sample counts: points are weighted means."""
 
     full: tuple[Bucket, ...] = ()
     open: Bucket = Bucket()
     stride: int = 1
 
-    def plus(self, x: float, y: float, weight: float = 1.0) -> Series:
+    def plus(self, x: float, y: float, weight: float = 1.0, *, after_pause: bool = False) -> Series:
         """The line with one more sample; `weight` is what the mean of merged samples weighs it with (such as its duration)."""
-        bucket = self.open.plus(x, y, weight)
+        bucket = self.open.plus(x, y, weight, after_pause)
         if bucket.count < self.stride:
             return replace(self, open=bucket)
         full = (*self.full, bucket)
-        if len(full) < MAX_POINTS:
+        if len(full) < MAX_BUCKETS:
             return Series(full, Bucket(), self.stride)
-        halved = tuple(full[i].merged(full[i + 1]) for i in range(0, len(full) - 1, 2))
-        rest = full[-1] if len(full) % 2 else Bucket()
-        return Series(halved, rest, self.stride * 2)
+        halved = tuple(full[i].merged(full[i + 1]) for i in range(0, len(full), 2))
+        return Series(halved, Bucket(), self.stride * 2)
 
     @property
-    def points(self) -> tuple[tuple[float, float], ...]:
-        """At most `MAX_POINTS` (x, y), the newest sample included."""
-        return tuple(bucket.point for bucket in (*self.full, self.open) if bucket.count)
+    def points(self) -> tuple[tuple[float, float | None], ...]:
+        """At most `MAX_POINTS` (x, y), the newest sample included; y None breaks the line at a pause.
+
+        No break leaves a point alone, since a line of one point is invisible: where pieces are that short, the line goes on.
+        """
+        buckets = [bucket for bucket in (*self.full, self.open) if bucket.count]
+        points: list[tuple[float, float | None]] = []
+        length = 0
+        for bucket, following in zip(buckets, [*buckets[1:], None], strict=True):
+            if bucket.after_pause and length > 1 and following is not None and not following.after_pause:
+                points.append((bucket.x, None))
+                length = 0
+            points.append(bucket.point)
+            length += 1
+        return tuple(points)

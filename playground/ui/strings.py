@@ -16,6 +16,8 @@ EXPERIMENT_HINT = "Pick a ready-made experiment, or set up your own below."
 HISTORY_INFO = "Every run is kept on this machine. Opening one brings its settings and results back."
 ROW_INFO = "Each prompt is one row; the first eight stream, all others appear when they are complete."
 NOTHING_RUNS = "Nothing is running."
+STILL_GOING = "Your run is still going: stop it first, or wait."
+STOPPED_UNSEEN = "Your run was stopped; what is shown is another one."
 READY = "Ready."
 GONE = "This run is no longer there: its results were removed from the store."
 INTERRUPTED = "This run was interrupted when the server ended; what it had measured until then is shown."
@@ -31,14 +33,12 @@ STATUS = {
 }
 
 PHASES = {
-    "fetch": "Fetching the model",
     "load": "Loading the model",
+    "prepare": "Preparing the input",
     "evidence": "Checking that every setting took effect",
     "warmup": "Warming up",
     "timed": "Measuring",
     "quality": "Scoring output quality",
-    "energy": "Measuring energy",
-    "profile": "Profiling one step",
 }
 
 FAILURE_ADVICE = {

@@ -63,6 +63,12 @@ def _cell(metric: Mapping[str, Any], baseline: Mapping[str, Any] | None, unit: s
     return "".join(parts) + "</td>"
 
 
+def quality_html(results: Sequence[Result]) -> str:
+    """On what the quality figures were measured: text, window, stride and positions; nothing where nothing was scored."""
+    known = dict.fromkeys(str(result["quality_about"]) for result in results if result.get("quality_about"))
+    return f'<p class="provenance">Quality measured on: {escape("; ".join(known))}</p>' if known else ""
+
+
 def provenance_html(results: Sequence[Result]) -> str:
     """One line of where and with what these numbers were measured."""
     facts = next((result["provenance"] for result in results if result.get("provenance")), None)

@@ -35,7 +35,10 @@ class Row:
 
 @dataclass(frozen=True)
 class VariantView:
-    """One column. `began_ns`: first event; `generating_ns`: first batch; `last_ns`: last tick of the open batch, None outside one."""
+    """One column. `began_ns`: first event; `generating_ns`: first batch; `last_ns`: last tick of the open batch, None outside one.
+
+    `after_pause`: the next point of latency and throughput is the first of its batch.
+    """
 
     name: str = ""
     status: Status = "waiting"
@@ -47,6 +50,7 @@ class VariantView:
     generating_ns: int | None = None
     last_ns: int | None = None
     first_of_batch: bool = True
+    after_pause: bool = False
     loaded: ev.Loaded | None = None
     prepared: ev.Prepared | None = None
     rows: Mapping[int, Row] = field(default_factory=dict)
@@ -117,7 +121,7 @@ def _evidence(variant: VariantView, event: ev.Evidence) -> VariantView:
 
 def _batch_start(variant: VariantView, event: ev.BatchStart) -> VariantView:
     generating = variant.generating_ns if variant.generating_ns is not None else event.t_ns
-    return replace(variant, generating_ns=generating, last_ns=event.t_ns, first_of_batch=True)
+    return replace(variant, generating_ns=generating, last_ns=event.t_ns, first_of_batch=True, after_pause=True)
 
 
 def _tick(variant: VariantView, event: ev.Tick) -> VariantView:
@@ -131,9 +135,9 @@ def _tick(variant: VariantView, event: ev.Tick) -> VariantView:
         return replace(variant, last_ns=event.t_ns, first_of_batch=False)
     x = (event.t_ns - variant.generating_ns) / 1e9
     series = dict(variant.series)
-    series[LATENCY] = series.get(LATENCY, Series()).plus(x, gap)
-    series[THROUGHPUT] = series.get(THROUGHPUT, Series()).plus(x, produced / gap, weight=gap)
-    return replace(variant, last_ns=event.t_ns, series=series)
+    series[LATENCY] = series.get(LATENCY, Series()).plus(x, gap, after_pause=variant.after_pause)
+    series[THROUGHPUT] = series.get(THROUGHPUT, Series()).plus(x, produced / gap, weight=gap, after_pause=variant.after_pause)
+    return replace(variant, last_ns=event.t_ns, series=series, after_pause=False)
 
 
 def _batch_end(variant: VariantView, event: ev.BatchEnd) -> VariantView:

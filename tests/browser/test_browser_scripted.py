@@ -160,6 +160,55 @@ def test_two_visitors_run_at_once_and_the_second_sees_its_place(scripted: Script
     wait_done(second)
 
 
+def test_a_second_run_is_refused_while_the_first_goes_on_and_stop_still_stops_that_one(scripted: Scripted) -> None:
+    page = scripted("step_ms=100")
+    set_number(page, "max-new-tokens", 500)
+    run(page)
+    wait_points(page, 3)
+    run(page)
+    expect(page.locator("#message [role=alert]")).to_contain_text("Your run is still going: stop it first, or wait.")
+    expect(status(page)).to_contain_text("Running")
+    page.reload()
+    wait_usable(page)
+    run(page)
+    expect(page.locator("#message [role=alert]")).to_contain_text("Your run is still going")
+    page.get_by_role("button", name="Stop", exact=True).click()
+    expect(status(page)).to_have_text("Stopped.", timeout=10_000)
+    expect(page.locator("#message")).not_to_contain_text("still going")
+
+
+def test_stop_ends_the_own_run_while_an_earlier_one_is_shown(scripted: Scripted) -> None:
+    page = scripted("step_ms=2,weights_mb=77")
+    set_number(page, "max-new-tokens", 4)
+    run(page)
+    wait_done(page)
+    choose_model(page, "script:step_ms=100")
+    set_number(page, "max-new-tokens", 500)
+    run(page)
+    wait_points(page, 3)
+    page.get_by_role("button", name="History").click()
+    page.locator("#history input").click()
+    page.get_by_role("option").filter(has_text="weights_mb=77").first.click()
+    expect(page.locator("#comparison")).to_contain_text("77 MB", timeout=20_000)
+    stop = page.get_by_role("button", name="Stop", exact=True)
+    stop.click()
+    expect(page.locator("#message")).to_contain_text("Your run was stopped")
+    expect(page.locator("#comparison")).to_contain_text("77 MB")
+    choose_model(page, "script:step_ms=2,weights_mb=88")
+    set_number(page, "max-new-tokens", 4)
+    run(page)
+    expect(page.locator("#comparison")).to_contain_text("88 MB", timeout=30_000)
+    stop.click()
+    expect(page.locator("#message")).to_contain_text("Nothing is running.")
+
+
+def test_the_device_strip_is_kept_current_by_the_server(visit: Callable[..., Page]) -> None:
+    page = visit()
+    page.evaluate("document.querySelector('#device .strip').replaceChildren()")
+    load = page.locator("#device li").filter(has=page.get_by_text("CPU", exact=True)).locator("b")
+    expect(load).to_have_text(re.compile(r"^\d+ %$"), timeout=8_000)
+
+
 def test_a_crash_is_shown_in_its_column_and_the_page_lives_on(scripted: Scripted) -> None:
     page = scripted("step_ms=5,fail=segfault")
     set_number(page, "max-new-tokens", 8)
@@ -237,7 +286,7 @@ def test_the_page_asks_nothing_of_the_network(scripted: Scripted, visit: Callabl
 
 def test_an_experiment_preset_fills_the_columns_in(visit: Callable[..., Page]) -> None:
     page = visit()
-    page.locator("#experiments").get_by_text(re.compile("^Quantization")).click()
+    page.locator("#experiments").get_by_text(re.compile("^Quantization: ")).click()
     expect(page.locator("#setup-3")).to_be_visible()
     expect(page.locator("#summary-2")).to_contain_text("Quantization nf4 instead of none")
     choose_engine(page, "Scripted")

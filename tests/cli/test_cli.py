@@ -119,6 +119,25 @@ def test_a_recording_brings_its_own_settings_and_refuses_others(tmp_path: Path) 
     assert "recorded with quantization=nf4, which cannot be changed" in done.stderr
 
 
+def test_an_output_that_cannot_be_written_is_refused_before_the_work(tmp_path: Path) -> None:
+    for flag in ("--json", "--record"):
+        done = playground("run", *FAKE, flag, str(tmp_path / "nowhere" / "out"))
+        assert done.returncode == 2
+        assert "its folder must exist" in done.stderr
+        assert done.stdout == ""
+
+
+def test_a_quiet_failure_still_says_why() -> None:
+    done = playground("run", "--engine", "fake", "--model", "script:fail=oom,at=2", "--quiet")
+    assert done.returncode == 1
+    assert "memory" in done.stderr
+
+
+def test_a_model_that_will_not_fit_is_warned_of_before_it_is_loaded() -> None:
+    done = playground("run", "--model", "shape:llama-3.1-8b", "--set", "batch_size=256", "--max-new-tokens", "32768", "--engine", "fake")
+    assert "it will probably not fit" in done.stderr
+
+
 def test_doctor_says_what_every_knob_can_do_here() -> None:
     report = json.loads(playground("doctor", "--json", "-").stdout)
     assert report["machine"]["memory_bytes"] > report["machine"]["free_bytes"] > 0
@@ -126,7 +145,8 @@ def test_doctor_says_what_every_knob_can_do_here() -> None:
     assert {"precision", "quantization", "kv_cache", "batch_size", "attention"} <= set(report["knobs"])
     assert Path(report["folders"]["home"]).is_dir()
     text = playground("doctor").stdout
-    assert "knob      quantization: int8:" in text
+    assert "knob      quantization: " in text
+    assert "folder    hub: " in text
 
 
 def test_models_lists_the_default_and_the_shapes() -> None:

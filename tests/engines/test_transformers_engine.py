@@ -141,3 +141,21 @@ def test_an_abandoned_generation_leaves_the_engine_usable(tiny: Any) -> None:
     next(half)
     half.close()
     assert [tick.tokens for tick in tiny.generate(batch)] == whole
+
+
+@pytest.mark.parametrize("kv_cache", ["dynamic", "static", "off"])
+def test_one_output_token_is_a_legal_run_whose_evidence_holds(tiny: Any, kv_cache: str) -> None:
+    one = plan("shape:tiny", precision="fp32", kv_cache=kv_cache)
+    tiny.setup(one)
+    assert len(list(tiny.generate(Batch(((1, 2, 3),), 1)))) == 1
+    assert all(tiny.evidence(technique, one).ok for technique in one.techniques)
+
+
+def test_the_kv_cache_is_counted_at_its_largest_not_at_the_last_batch(tiny: Any) -> None:
+    tiny.setup(plan("shape:tiny", precision="fp32"))
+    list(tiny.generate(Batch(((1,) * 20, (2,) * 20), 5)))
+    list(tiny.generate(Batch(((3,),), 5)))
+    layers, kv_heads, head_dim, bytes_a_number = 2, 2, 16, 4
+    assert tiny.memory()["kv_cache_bytes"] == 2 * layers * kv_heads * head_dim * bytes_a_number * (20 + 5 - 1) * 2
+    tiny.reset_peaks()
+    assert tiny.memory()["kv_cache_bytes"] == 0

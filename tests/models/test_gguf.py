@@ -105,7 +105,7 @@ def test_stopping_in_the_middle_leaves_nothing_behind_and_the_next_try_works(hom
 
 def test_peek_reads_the_header_only(home, tiny_gguf):
     facts = peek(str(tiny_gguf))
-    assert (facts.kind, facts.context_length, facts.has_chat_template) == ("gguf", tiny.CONTEXT, True)
+    assert (facts.kind, facts.config["max_position_embeddings"]) == ("gguf", tiny.CONTEXT)
     expected = {"num_hidden_layers": 1, "hidden_size": 32, "head_dim": 16, "vocab_size": 260, "tie_word_embeddings": False}
     assert {name: facts.config[name] for name in expected} == expected
     assert not (home / "models").exists()
@@ -140,3 +140,18 @@ def test_an_architecture_that_transformers_does_not_know_is_named(home, tmp_path
     writer.write_tensors_to_file()
     writer.close()
     assert "transformers cannot convert odd.gguf" in refused(tmp_path / "odd.gguf")
+
+
+@pytest.mark.parametrize(("key", "value"), [("llama.attention.head_count", 0), ("general.alignment", 0)])
+def test_a_header_with_a_zero_where_none_can_be_gives_no_facts(home, tmp_path, key, value):
+    import gguf
+
+    writer = gguf.GGUFWriter(tmp_path / "zero.gguf", "llama")
+    writer.add_embedding_length(32)
+    writer.add_head_count(2 if key != "llama.attention.head_count" else value)
+    if key == "general.alignment":
+        writer.add_uint32(key, value)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    assert peek(str(tmp_path / "zero.gguf")) is None

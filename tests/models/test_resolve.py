@@ -24,7 +24,7 @@ def test_importing_and_peeking_need_neither_torch_nor_transformers(home):
         "import sys\n"
         "from playground.models.resolve import resolve, peek\n"
         "assert peek('shape:tiny').config['hidden_size'] == 64\n"
-        "assert peek('smollm2-135m-instruct').has_chat_template\n"
+        "assert peek('smollm2-135m-instruct').config['num_hidden_layers'] == 30\n"
         "resolve('shape:llama-3.1-8b', print)\n"
         "heavy = {'torch', 'transformers', 'bitsandbytes', 'gradio'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
@@ -53,10 +53,7 @@ def test_a_path_that_does_not_exist_is_no_hub_id(home):
 def test_a_folder_resolves_to_itself(home, folder):
     model = resolve(str(folder), lambda event: None)
     assert (model.folder, model.kind, model.config["num_hidden_layers"]) == (folder, "folder", 2)
-    assert peek(str(folder)).context_length == 128
-    assert peek(str(folder)).has_chat_template is False
-    (folder / "chat_template.jinja").write_text("{{ x }}")
-    assert peek(str(folder)).has_chat_template is True
+    assert peek(str(folder)).config["max_position_embeddings"] == 128
 
 
 def test_a_folder_without_weights_says_what_is_there(home, folder):
@@ -112,3 +109,45 @@ def test_peek_knows_nothing_of_what_is_not_there(home):
     assert peek("/nowhere") is None
     assert peek("someone/model") is None
     assert peek("nothing") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("foo/bar--baz", "The hub has no model 'foo/bar--baz'"),
+        ("foo/..bar", "The hub has no model 'foo/..bar'"),
+        ("é/ü", "There is no model|The hub has no model"),
+        ("x" * 300, "There is no model 'xxx"),
+        ("/" + "x" * 300, "There is no file or folder /xxx"),
+        ("org/" + "x" * 300, "The hub has no model 'org/xxx"),
+        ("~nosuchuser/x", "There is no file or folder ~nosuchuser/x"),
+        ("a\0b", "There is no model"),
+        ("a\udcffb", "There is no model"),
+        ("\ud800", "There is no model"),
+    ],
+)
+def test_a_name_that_cannot_be_is_refused_with_a_sentence_and_nothing_is_known_of_it(home, name, sentence):
+    import re
+
+    assert re.search(sentence, refused(name))
+    assert peek(name) is None
+
+
+def test_a_config_that_is_no_configuration_gives_no_facts(home, folder):
+    for text in ("[" * 100_000, "[]", "{}", "\udcff"):
+        (folder / "config.json").write_text(text, encoding="utf-8", errors="surrogateescape")
+        assert peek(str(folder)) is None
+        assert str(folder) in refused(folder)
+
+
+def test_what_this_user_may_not_read_is_said(home, folder, monkeypatch):
+    from pathlib import Path
+
+    def forbidden(self, *arguments):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "iterdir", forbidden)
+    assert refused(folder) == f"{folder} cannot be read: Permission denied."
+    monkeypatch.setattr(Path, "is_dir", forbidden)
+    assert refused(folder) == f"{folder} cannot be read: Permission denied."
+    assert peek(str(folder)) is None

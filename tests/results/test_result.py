@@ -8,7 +8,7 @@ from playground.results.result import result
 
 MS = 1_000_000
 SPEC = RunSpec(knobs={"precision": "bf16"}, label="bf16")
-KEYS = {"spec", "label", "fingerprint", "status", "error", "provenance", "evidence", "metrics", "outputs", "verdict"}
+KEYS = {"spec", "label", "fingerprint", "status", "error", "provenance", "evidence", "metrics", "outputs", "quality_about", "verdict"}
 
 
 def events(token_ids=(1, 2, 3)):

@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from playground.core.spec import RunSpec, Workload
 from playground.results.database import Database
 from playground.results.migrations import MIGRATIONS
 from playground.results.result import result
-from playground.results.store import Store
+from playground.results.store import Store, open_store
 
 ROOT = Path(__file__).parents[2]
 MS = 1_000_000
@@ -193,6 +194,9 @@ def test_own_and_finished_runs_are_not_interrupted(store):
     assert store.mark_interrupted() == 0
     assert store.load(done).runs[0].status == "done"
     assert store.load(mine).runs[0].status == "running"
+    assert store.mark_interrupted([done, mine]) == 1, "nothing works on it any more"
+    assert store.load(done).runs[0].status == "done"
+    assert store.load(mine).runs[0].status == "interrupted"
 
 
 def test_a_process_number_that_was_given_out_again_does_not_count_as_alive(store, path):
@@ -237,14 +241,49 @@ def test_a_read_only_folder_is_a_sentence(tmp_path):
     if os.geteuid() == 0:
         pytest.skip("root may write everywhere")
     tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
-    with pytest.raises(Problem, match="could not be stored"):
+    with pytest.raises(Problem, match="could not be opened"):
         Store(tmp_path / "results.sqlite")
 
 
 def test_a_folder_that_cannot_be_made_is_a_sentence(tmp_path):
     (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(Problem, match="could not be stored"):
+    with pytest.raises(Problem, match="could not be opened"):
         Store(tmp_path / "file" / "results.sqlite")
+
+
+def test_where_the_file_cannot_be_opened_results_are_kept_in_memory_with_a_warning(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    store = open_store(tmp_path / "file" / "results.sqlite")
+    assert "could not be opened" in store.warning
+    assert "in memory" in store.warning
+    assert store.history() == []
+    experiment = finished(store)
+    assert [run.status for run in store.load(experiment).runs] == ["done", "done"]
+    with ThreadPoolExecutor(4) as threads:
+        assert len(set(threads.map(lambda number: store.create(str(number), [BASE]), range(8)))) == 8
+    assert len(store.history()) == 9
+    store.close()
+
+
+def test_a_home_that_cannot_be_made_is_a_warning_too(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setenv("PLAYGROUND_HOME", str(tmp_path / "file" / "home"))
+    assert "in memory" in open_store().warning
+
+
+def test_a_disk_that_is_full_leaves_the_earlier_results_readable(path, monkeypatch):
+    first = open_store(path)
+    experiment = finished(first)
+    first.close()
+
+    def full(store):
+        raise Problem("user", "The result could not be stored: the disk is full.")
+
+    monkeypatch.setattr(Store, "mark_interrupted", full)
+    store = open_store(path)
+    assert store.warning == "The result could not be stored: the disk is full."
+    assert store.load(experiment).runs[0].status == "done"
+    store.close()
 
 
 def test_a_lock_that_another_program_holds_is_a_sentence(store, path, monkeypatch):

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
+import subprocess
+import sys
+import tempfile
 import threading
 import time
 
 import pytest
 
 from playground.core.events import ENDINGS, Cancelled, Done, Failed, Loaded, Tick, Warned
-from playground.core.places import home
+from playground.core.places import ROOT, home
 from playground.core.problem import Problem
 from playground.results.store import Store
-from playground.run.experiment import run_experiment
+from playground.run.experiment import clear_leftovers, run_experiment
 from playground.run.jobs import Jobs
 
 SLOW = "step_ms=30"
@@ -100,17 +104,18 @@ def test_closing_an_experiment_in_the_middle_ends_the_worker_and_cleans_up(runne
 
 
 class FullDisk:
-    """A store whose call number `number` of the method `failing` fails, and every call after it."""
+    """A store whose call number `number` of the method `failing` fails, and every call after it, `failures` of them in all."""
 
-    def __init__(self, failing="", number=1):
-        self.failing, self.number = failing, number
+    def __init__(self, failing="", number=1, failures=1000):
+        self.failing, self.number, self.failures = failing, number, failures
         self.calls = []
         self.full = False
 
     def _call(self, name):
         self.calls.append(name)
         self.full = self.full or (name == self.failing and self.calls.count(name) == self.number)
-        if self.full:
+        if self.full and self.failures:
+            self.failures -= 1
             raise Problem("user", "The results cannot be stored: the disk is full.")
 
     def create(self, title, specs):
@@ -125,6 +130,10 @@ class FullDisk:
 
     def finish(self, experiment_id, variant, result):
         self._call("finish")
+        self.finished = [*getattr(self, "finished", []), variant]
+
+    def mark_interrupted(self, over=()):
+        return 0
 
 
 @pytest.mark.parametrize(
@@ -140,8 +149,83 @@ def test_a_full_disk_at_any_moment_costs_one_warning_and_never_the_run(runner, s
     assert len(warnings) == 1
     assert "disk is full" in warnings[0]
     assert "goes on" in warnings[0]
-    assert store.calls[-1] == failing  # a store that failed is left alone
     assert [document["status"] for document in experiment.results] == ["done", "done"]
+    assert store.calls.count("append") <= 2 * 3  # one that failed is not asked again before the variant's end
+
+
+@pytest.mark.parametrize(("failing", "number"), [("begin", 1), ("append", 1), ("finish", 1), ("begin", 2)])
+def test_a_disk_that_has_space_again_gets_every_result(runner, script, failing, number):
+    store = FullDisk(failing, number, failures=1)
+    pairs = list(run_experiment([script(), script()], runner, threading.Event(), store=store))
+    assert sorted(store.finished) == [0, 1]
+    assert len([event for _, event in pairs if isinstance(event, Warned)]) == 1
+
+
+def test_a_failed_write_loses_no_event_when_the_disk_has_space_again(runner, script, store, monkeypatch):
+    append, left = store.append, [1]
+
+    def once(*arguments):
+        if left:
+            left.pop()
+            raise Problem("user", "The disk is full.")
+        append(*arguments)
+
+    monkeypatch.setattr(store, "append", once)
+    experiment = run_experiment([script(SLOW, max_new_tokens=40)], runner, threading.Event(), store=store)
+    events = [event for _, event in experiment if event.__class__ is not Warned]
+    run = store.load(experiment.experiment_id).runs[0]
+    assert list(run.events) == events
+    assert (run.status, left) == ("done", [])
+
+
+def test_without_a_place_for_the_baseline_the_variants_run_and_the_page_is_told(runner, script, monkeypatch):
+    def full(*arguments, **settings):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "mkdtemp", full)
+    seen = []
+
+    class Noting:
+        def run(self, spec, **settings):
+            seen.append((settings["reference"], settings["save_reference"]))
+            yield Done(time.perf_counter_ns())
+
+    pairs = list(run_experiment([script(), script()], Noting(), threading.Event()))
+    assert endings(pairs) == [(0, Done), (1, Done)]
+    assert [event.message for _, event in pairs if isinstance(event, Warned)] == [
+        "Quality is not compared with the baseline: its figures have no place on the disk (No space left on device)."
+    ]
+    assert seen[0] == (None, None)
+    assert seen[1][1] is None
+    assert not seen[1][0].exists()  # so that the comparison is missing for this reason, not for being the baseline
+
+
+OWNER = """
+import sys, threading, time
+from playground.core.events import Done
+from playground.core.spec import RunSpec
+from playground.run.experiment import run_experiment
+class Waiting:
+    def run(self, spec, **settings):
+        settings["save_reference"].write_bytes(b"big")
+        print("ready", flush=True)
+        time.sleep(60)
+        yield Done(0)
+list(run_experiment([RunSpec(), RunSpec()], Waiting(), threading.Event()))
+"""
+
+
+def test_what_a_killed_process_left_is_deleted_and_what_a_live_one_uses_is_not():
+    owner = subprocess.Popen([sys.executable, "-c", OWNER], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    assert owner.stdout.readline().strip() == "ready"
+    clear_leftovers()
+    assert len(leftovers()) == 1
+    assert (leftovers()[0] / "logprobs.npy").exists()
+    owner.kill()
+    owner.wait()
+    owner.stdout.close()
+    clear_leftovers()
+    assert not leftovers()
 
 
 def test_events_are_stored_at_most_about_once_a_second(runner, script):
@@ -253,6 +337,25 @@ def test_a_fault_of_our_own_ends_its_job_and_no_other(script):
     failed = first.events_since(0)[0][-1][1]
     assert "ZeroDivisionError: a fault" in failed.message
     assert "Broken" in failed.detail or "in run" in failed.detail
+
+
+def test_a_job_that_is_over_leaves_nothing_that_looks_alive_even_where_the_store_failed_then(script, store, monkeypatch):
+    mark = store.mark_interrupted
+
+    def full(over=()):
+        raise Problem("user", "The disk is full.")
+
+    jobs = Jobs(store, Broken)
+    monkeypatch.setattr(store, "mark_interrupted", full)
+    first = jobs.submit("first", [script(), script()])  # a fault of our own
+    assert first.done.wait(10)
+    assert [run.status for run in store.load(first.id).runs] == ["running", "waiting"]
+    monkeypatch.setattr(store, "mark_interrupted", mark)
+    second = jobs.submit("second", [script()])
+    assert second.done.wait(10)
+    jobs.close()
+    assert [run.status for run in store.load(first.id).runs] == ["interrupted", "interrupted"]
+    assert [run.status for run in store.load(second.id).runs] == ["done"]
 
 
 def test_only_the_last_twenty_finished_jobs_are_kept(script):

@@ -112,6 +112,39 @@ def test_a_hang_is_found_and_the_worker_is_gone(runner, script, play, monkeypatc
     assert isinstance(ending(play(runner, script())), Done)
 
 
+BUSY = """
+import sys, time
+sys.stdin.readline()
+print('{"type":"Phase","t_ns":1,"name":"timed"}', flush=True)
+end = time.monotonic() + float(sys.argv[1])
+while time.monotonic() < end:
+    pass
+if sys.argv[2] == "sleeps":
+    time.sleep(60)
+print('{"type":"Done","t_ns":2}', flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(
+    ("busy_s", "then", "limit_s", "expected"),
+    [(4, "ends", 1, Done), (60, "ends", 0.3, "though it computes"), (3, "sleeps", 1, "does not answer")],
+)
+def test_a_silent_worker_that_computes_is_given_more_time_but_not_for_ever(script, play, monkeypatch, busy_s, then, limit_s, expected):
+    monkeypatch.setenv("PLAYGROUND_HANG_S", str(limit_s))
+    runner = Runner(command=(sys.executable, "-c", BUSY, str(busy_s), then))
+    started = time.monotonic()
+    last = ending(play(runner, script()))
+    runner.close()
+    assert busy_s - 1 < time.monotonic() - started or busy_s == 60
+    assert time.monotonic() - started < 15
+    if expected is Done:
+        assert isinstance(last, Done)
+    else:
+        assert last.kind == "hang"
+        assert expected in last.message
+
+
 def test_stop_while_decoding_is_quick_and_keeps_the_loaded_worker(runner, script, play):
     cancel, seen = threading.Event(), []
     for event in runner.run(script("step_ms=20", max_new_tokens=1000), cancel=cancel):

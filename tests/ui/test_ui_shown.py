@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,12 +17,16 @@ from playground.core.spec import RunSpec
 from playground.models.model import ModelFacts
 from playground.results.charts import charts
 from playground.results.numbers import change, digits, interval, shown
+from playground.results.store import Store
+from playground.run.jobs import Jobs
 from playground.techniques import techniques
 from playground.ui.columns import column_html, duration
 from playground.ui.device import strip_html
 from playground.ui.live import live_json
 from playground.ui.memory import estimate_html
-from playground.ui.results import Shown, board_values, status_html
+from playground.ui.page import build_page
+from playground.ui.results import Shown, board_values, status_html, table_html
+from playground.ui.strings import PHASES
 from playground.ui.tables import comparison_html, prepared_html
 from playground.ui.text import marked
 from playground.ui.view import View, fold, start
@@ -145,6 +150,36 @@ def test_the_table_says_no_difference_and_gives_formulas_and_reasons() -> None:
     assert "no difference that this run can show" in html
     assert "(last token - first token) / (output tokens - 1)" in html
     assert "this is the baseline" in html
+
+
+def test_the_results_say_on_what_quality_was_measured_and_old_results_do_not() -> None:
+    old = document((0.020, 0.019, 0.021))
+    assert "Quality measured on" not in table_html([old], ["A"])
+    scored = {**old, "quality_about": f"the first 512 tokens, window 512 {EVIL}"}
+    html = table_html([scored, {**scored, "quality_about": ""}, scored], ["A", "B", "C"])
+    assert html.count("Quality measured on: the first 512 tokens, window 512") == 1
+    assert html.count("the first 512 tokens") == 1
+    assert SAFE in html
+
+
+def test_every_phase_of_a_run_is_told_in_words() -> None:
+    for phase in ("load", "prepare", "evidence", "warmup", "timed", "quality"):
+        html = column_html(viewed((0, ev.Phase(1, phase))), 0, 0, None, None)
+        assert f'<p class="phase">{PHASES[phase]}</p>' in html
+    assert len(PHASES) == 6
+
+
+def test_a_damaged_file_of_results_is_told_in_the_history(tmp_path: Path) -> None:
+    path = tmp_path / "results.sqlite"
+    path.write_bytes(b"this is no database " * 500)
+    for expected in (True, False):
+        store = Store(path)
+        page = build_page(Jobs(store), store, Machine("h", "c", 1, 10**9, 10**9))
+        kept = next(block for block in page.blocks.values() if getattr(block, "elem_id", None) == "kept")
+        section = next(block for block in page.blocks.values() if getattr(block, "elem_id", None) == "history-section")
+        assert (kept.visible, section.open) == (expected, expected)
+        assert ("is damaged and was moved to" in kept.value) is expected
+        store.close()
 
 
 def test_final_charts_have_a_note_and_no_bar_for_what_is_not_available() -> None:

@@ -50,8 +50,32 @@ def test_latency_and_throughput_leave_the_prefill_and_the_time_between_batches_o
     )
     series = view.variants[0].series
     assert series[LATENCY].points == ((0.52, 0.02), (0.56, 0.04), (9.41, 0.01))
-    assert [round(rate) for _, rate in series[THROUGHPUT].points] == [100, 25, 200]
+    assert [rate and round(rate) for _, rate in series[THROUGHPUT].points] == [100, 25, 200]
     assert view.variants[0].tokens == 2 + 2 + 1 + 2 + 2
+
+
+def test_the_lines_break_between_two_passes_and_not_within_one() -> None:
+    view = start(["A"])
+    for index, began in enumerate((0, 5000)):
+        view = folded(ev.BatchStart(began * MS, "timed", index, (0,), (3,)), view=view)
+        view = folded(*(ev.Tick((began + t) * MS, ((1,),)) for t in (10, 20, 30)), ev.BatchEnd((began + 30) * MS), view=view)
+    series = view.variants[0].series
+    for line in (series[LATENCY], series[THROUGHPUT]):
+        assert [(x, y is None) for x, y in line.points] == [(0.02, False), (0.03, False), (5.02, True), (5.02, False), (5.03, False)]
+
+
+def test_breaks_survive_down_sampling_within_300_points_and_leave_no_point_alone() -> None:
+    for length in (1, 2, 3, 7, 40, 700):
+        line = Series()
+        for i in range(3000):
+            line = line.plus(float(i), 1.0, after_pause=i % length == 0)
+            if i % 97 == 0:
+                assert len(line.points) <= MAX_POINTS
+        drawn = [y is not None for _, y in line.points]
+        pieces = "".join("x" if there else " " for there in drawn).split(" ")
+        assert min(len(piece) for piece in pieces) >= 2
+        assert len(drawn) <= MAX_POINTS
+    assert len(pieces) == 5  # 3000 samples in passes of 700
 
 
 def test_the_output_replaces_what_was_streamed_and_later_text_does_not_change_it() -> None:
@@ -92,7 +116,7 @@ def test_a_line_never_has_more_than_300_points_and_keeps_its_mean_and_its_last_x
     points = line.points
     assert 150 <= len(points) <= MAX_POINTS
     assert points[-1][0] == 9999.0
-    assert abs(sum(y for _, y in points) / len(points) - 4.5) < 0.2
+    assert abs(sum(y for _, y in points if y is not None) / len(points) - 4.5) < 0.2
 
 
 def test_merged_rates_are_weighted_with_their_duration() -> None:

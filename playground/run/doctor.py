@@ -1,0 +1,65 @@
+"""What this machine can do: devices, engines, capabilities of every knob, versions, free memory, and where things are kept.
+
+Example::
+
+    print("\n".join(in_words(examine())))
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from playground.core.knobs import Choice
+from playground.core.machine import Machine
+from playground.core.places import home
+from playground.core.plan import Techniques, knob_index, missing
+from playground.engines import engine_class, engines
+from playground.measure.machine import probe
+from playground.results.numbers import shown
+from playground.techniques import techniques
+
+
+def examine() -> dict[str, Any]:
+    """JSON values: the machine; for each engine and each option of each knob, why it cannot be used here (None or no entry: it can)."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    machine, known = probe(), techniques()
+    device = machine.resolve("auto")
+    return {
+        "machine": dataclasses.asdict(machine),
+        "engines": {name: engine.refuses(machine, device) for name, engine in engines().items()},
+        "knobs": {name: _reasons(name, known, machine) for name in knob_index(known)},
+        "folders": {
+            "home": str(home()),
+            "models": str(home() / "models"),
+            "results": str(home() / "results.sqlite"),
+            "logs": str(home() / "logs"),
+            "hub": str(HF_HUB_CACHE),
+        },
+    }
+
+
+def _reasons(name: str, known: Techniques, machine: Machine) -> dict[str, str]:
+    """Options of one knob that this machine cannot have with the transformers engine, each with the reason."""
+    defaults = {other: knob.default for other, (_, knob) in knob_index(known).items()}
+    technique, knob = knob_index(known)[name]
+    options = knob.options if isinstance(knob, Choice) else ()
+    found = {option: missing(technique, {**defaults, name: option}, engine_class("transformers"), machine) for option in options}
+    return {option: reason for option, reason in found.items() if reason}
+
+
+def in_words(report: dict[str, Any]) -> list[str]:
+    """The report as lines for the terminal."""
+    machine = report["machine"]
+    memory = f"{shown(machine['free_bytes'], 'B')} free of {shown(machine['memory_bytes'], 'B')}"
+    lines = [f"machine   {machine['host']}: {machine['cpu']}, {machine['cores']} cores, {memory}"]
+    for gpu in machine["gpus"]:
+        free = f"{shown(gpu['free_bytes'], 'B')} free of {shown(gpu['memory_bytes'], 'B')}"
+        lines.append(f"gpu       {gpu['name']}, compute capability {'.'.join(map(str, gpu['capability']))}, driver {gpu['driver']}, {free}")
+    lines.append(f"device    {machine['device']}" + (f" ({machine['no_cuda']})" if machine["no_cuda"] else ""))
+    lines.append("versions  " + ", ".join(f"{name} {version}" for name, version in sorted(machine["packages"].items())))
+    lines += [f"engine    {name}: {reason or 'ready'}" for name, reason in report["engines"].items()]
+    for name, options in report["knobs"].items():
+        lines.append(f"knob      {name}: " + ("; ".join(f"{option}: {reason}" for option, reason in options.items()) or "ready"))
+    return [*lines, *(f"folder    {name}: {folder}" for name, folder in report["folders"].items())]

@@ -1,0 +1,57 @@
+"""What a run will need before anything is loaded: the memory estimate of a spec, and a sentence where it will not fit.
+
+Example::
+
+    shortage(estimate_of(spec, peek(spec.model), techniques()), probe(), spec.device)   # "" where it fits
+"""
+
+from __future__ import annotations
+
+from playground.core.machine import Machine
+from playground.core.plan import Techniques, ordered
+from playground.core.problem import Problem
+from playground.core.spec import RunSpec
+from playground.core.technique import Footprint
+from playground.measure.estimate import Estimate, estimate
+from playground.models.model import ModelFacts
+from playground.results.numbers import shown
+
+CHARACTERS_PER_TOKEN = 4
+TEMPLATE_TOKENS = 30
+
+
+def footprint_of(spec: RunSpec, techniques: Techniques) -> Footprint:
+    """How the knobs of a complete spec change memory."""
+    footprint = Footprint()
+    for technique in ordered(techniques):
+        footprint = technique.footprint(spec.knobs, footprint)
+    return footprint
+
+
+def guessed_prompt_tokens(spec: RunSpec) -> int:
+    """Tokens of the longest prompt, before any tokenizer is there: four characters a token and a chat template of 30."""
+    longest = max(len(prompt) for prompt in spec.workload.prompts)
+    return longest // CHARACTERS_PER_TOKEN + 1 + (TEMPLATE_TOKENS if spec.workload.chat else 0)
+
+
+def estimate_of(spec: RunSpec, facts: ModelFacts | None, techniques: Techniques) -> Estimate | None:
+    """The estimate of a complete spec; None where the model's sizes are not known."""
+    if facts is None or not facts.config:
+        return None
+    try:
+        return estimate(facts.config, footprint_of(spec, techniques), guessed_prompt_tokens(spec), spec.workload.max_new_tokens)
+    except Problem:
+        return None
+
+
+def free_bytes(machine: Machine, device: str) -> int:
+    """Free memory of the device that `device` means here."""
+    return machine.gpus[0].free_bytes if machine.resolve(device) == "cuda" and machine.gpus else machine.free_bytes
+
+
+def shortage(found: Estimate | None, machine: Machine, device: str) -> str:
+    """A sentence where the estimate is more than what is free, "" where it fits or is not known."""
+    if found is None or found.total_bytes <= (free := free_bytes(machine, device)):
+        return ""
+    needs = f"It needs about {shown(found.total_bytes, 'B')} and {shown(free, 'B')} are free: it will probably not fit."
+    return f"{needs} Choose fewer bits, a shorter text, a smaller batch or a smaller model."

@@ -1,0 +1,80 @@
+"""Experiments from files, names and API calls: what is taken, and the sentence for what is not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from playground.core.problem import Problem
+from playground.models.recording import recordings
+from playground.presets import experiment, experiments, specs_from
+
+
+def refused(data: object) -> str:
+    with pytest.raises(Problem) as caught:
+        specs_from(data)
+    assert caught.value.kind == "user"
+    return caught.value.message
+
+
+@pytest.mark.parametrize("data", [None, 5, "shape:tiny", [{"model": "shape:tiny"}]])
+def test_a_payload_that_is_no_table_is_refused(data: object) -> None:
+    assert refused(data) == f"the experiment must be a table of names and values, got {data!r}."
+
+
+def test_a_list_of_variants_may_have_a_title_and_a_text() -> None:
+    specs = specs_from({"title": "T", "about": "A", "variants": [{"model": "shape:tiny"}, {"model": "m"}]})
+    assert [spec.model for spec in specs] == ["shape:tiny", "m"]
+
+
+@pytest.mark.parametrize(
+    ("extra", "sentence"),
+    [
+        ({"titel": "T"}, "the experiment: beside variants there is no setting 'titel'; did you mean 'title'?"),
+        ({"model": "m"}, "the experiment: beside variants there is no setting 'model'; known: about, title, variants."),
+        ({"baseline": {}}, "the experiment: beside variants there is no setting 'baseline'; known: about, title, variants."),
+    ],
+)
+def test_settings_beside_variants_are_refused_and_not_dropped(extra: dict[str, Any], sentence: str) -> None:
+    assert refused({"variants": [{"model": "shape:tiny"}], **extra}) == sentence
+
+
+@pytest.mark.parametrize("given", [[], "shape:tiny", {"model": "m"}, None, 3])
+def test_variants_that_are_no_list_are_refused(given: object) -> None:
+    assert refused({"variants": given}) == "variants must be a list of at least one experiment."
+
+
+def test_a_variant_that_is_no_table_is_refused() -> None:
+    assert refused({"variants": [5]}) == "the experiment must be a table of names and values, got 5."
+
+
+def missing(name: str) -> str:
+    with pytest.raises(Problem) as caught:
+        experiment(Path(name))
+    assert caught.value.kind == "user"
+    return caught.value.message
+
+
+def test_a_misspelt_preset_gets_the_nearest_experiment_or_recording() -> None:
+    assert missing("quantisation") == "There is no file or experiment 'quantisation'; did you mean 'quantization'?"
+    for name in recordings():
+        assert missing(name[:-1]).endswith(f"did you mean {name!r}?")
+
+
+def test_a_name_far_from_all_gets_the_list() -> None:
+    sentence = missing("zzzz")
+    assert all(preset.name in sentence for preset in experiments())
+    assert all(name in sentence for name in recordings())
+
+
+@pytest.mark.parametrize("name", ["nowhere.toml", "quantisation.json", "mine/quantisation"])
+def test_a_path_that_is_not_there_is_a_missing_file(name: str) -> None:
+    assert missing(name) == f"There is no file {Path(name)}."
+
+
+def test_a_file_with_both_forms_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "mine.json"
+    path.write_text('{"variants": [{"model": "shape:tiny"}], "protocol": {"repeats": 1}}')
+    assert missing(str(path)).startswith("mine.json: the experiment: beside variants there is no setting 'protocol'")
