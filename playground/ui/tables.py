@@ -66,7 +66,7 @@ def _cell(metric: Mapping[str, Any], baseline: Mapping[str, Any] | None, unit: s
 def quality_html(results: Sequence[Result]) -> str:
     """On what the quality figures were measured: text, window, stride and positions; nothing where nothing was scored."""
     known = dict.fromkeys(str(result["quality_about"]) for result in results if result.get("quality_about"))
-    return f'<p class="provenance">Quality measured on: {escape("; ".join(known))}</p>' if known else ""
+    return f'<p class="provenance measured-on">Quality measured on: {escape("; ".join(known))}</p>' if known else ""
 
 
 def provenance_html(results: Sequence[Result]) -> str:
@@ -80,7 +80,7 @@ def provenance_html(results: Sequence[Result]) -> str:
     parts += [f"{package} {versions[package]}" for package in ("torch", "transformers", "bitsandbytes") if versions.get(package)]
     parts += [f"commit {str(facts['commit'])[:10]}" if facts.get("commit") else None]
     parts += [f"model: {facts['model_source']}" if facts.get("model_source") else None, facts.get("started_at")]
-    return f'<p class="provenance">{" · ".join(escape(part) for part in parts if part)}</p>'
+    return f'<p class="provenance machine">{" · ".join(escape(part) for part in parts if part)}</p>'
 
 
 def prepared_html(view: View) -> str:

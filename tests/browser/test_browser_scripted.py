@@ -46,7 +46,7 @@ def test_two_variants_run_and_end_side_by_side_with_text_numbers_charts_and_a_ta
     row = page.locator("#comparison tr").filter(has=page.get_by_text("Weights", exact=True))
     expect(row).to_contain_text("270 MB")
     expect(row.locator("th")).to_have_attribute("title", re.compile("sum over the real tensors"))
-    expect(page.locator(".provenance")).to_contain_text("transformers")
+    expect(page.locator(".provenance.machine")).to_contain_text("transformers")
 
 
 def test_live_charts_grow_in_the_same_node_and_zoom_survives_an_update(scripted: Scripted) -> None:
