@@ -31,7 +31,7 @@ from playground.measure.machine import probe
 from playground.measure.metrics import METRICS
 from playground.models.recording import recordings
 from playground.models.resolve import peek
-from playground.presets import ExperimentPreset, experiment, experiments, recorded
+from playground.presets import ExperimentPreset, experiment, offered
 from playground.results.numbers import shown
 from playground.run.doctor import examine, in_words
 from playground.run.forecast import estimate_of, shortage
@@ -99,7 +99,7 @@ def wanted(args: argparse.Namespace) -> ExperimentPreset:
     known = techniques()
     title, about, specs = args.title or "Command line", "", [RunSpec(label="baseline")]
     if args.spec:
-        named = next((preset for preset in (*experiments(), *recorded()) if preset.name == args.spec), None)
+        named = next((preset for preset in offered() if preset.name == args.spec), None)
         preset = named or experiment(Path(args.spec))
         title, about, specs = args.title or preset.title, preset.about, list(preset.specs)
     specs = [_override(spec, args, known) for spec in specs]
@@ -145,8 +145,9 @@ def _run(args: argparse.Namespace) -> int:
     for target in (args.json, args.record):
         _check_writable(target)
     preset = wanted(args)
+    machine = probe()
     for spec in preset.specs:
-        if short := shortage(estimate_of(spec, peek(spec.model), techniques()), probe(), spec.device):
+        if short := shortage(estimate_of(spec, peek(spec.model), techniques()), machine, spec.device):
             print(f"playground: {spec.label or spec.model}: {short}", file=sys.stderr)
     store = open_store()
     if store.warning:

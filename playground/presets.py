@@ -68,6 +68,11 @@ def recorded() -> list[ExperimentPreset]:
     return [ExperimentPreset(item.name, f"{item.title} · {item.machine}, {item.date}", item.about, tuple(specs_of(item))) for item in found]
 
 
+def offered() -> list[ExperimentPreset]:
+    """Everything that can be chosen by name: the experiments, then the recordings."""
+    return [*experiments(), *recorded()]
+
+
 def experiment(path: Path) -> ExperimentPreset:
     """One experiment from a TOML or JSON file: a bare spec, `{"variants": [spec, ...]}`, or a baseline with `[[variant]]` tables.
 

@@ -132,7 +132,7 @@ def _header(app: App) -> None:
 
 def _presets() -> tuple[gr.Radio, gr.HTML]:
     with gr.Column(elem_classes="presets"):
-        choices = [(preset.title, preset.name) for preset in (*presets.experiments(), *presets.recorded())]
+        choices = [(preset.title, preset.name) for preset in presets.offered()]
         experiments = gr.Radio(choices, value=None, label="Experiments", elem_id="experiments", elem_classes="chips")
         about = gr.HTML(f'<p class="about">{escape(strings.EXPERIMENT_HINT)}</p>', apply_default_css=False, elem_id="about")
     return experiments, about
@@ -168,7 +168,7 @@ def _wire_form(app: App, page: Page) -> None:
         return updates(outputs, merged({"count": {"value": count}}, refresh(now, app.world)))
 
     def from_experiment(name: str, *values: Any) -> list[Any]:
-        preset = next(preset for preset in (*presets.experiments(), *presets.recorded()) if preset.name == name)
+        preset = next(preset for preset in presets.offered() if preset.name == name)
         now = keeping_place(draft_of(preset.specs, app.world.techniques), draft(values))
         about = f'<p class="about"><b>What to look for.</b> {escape(" ".join(preset.about.split()))}</p>'
         return [about, *updates(outputs, merged(fill(now, app.world.techniques), refresh(now, app.world)))]
