@@ -30,9 +30,12 @@ def main() -> None:
     """Parse, build, serve until interrupted or terminated."""
     options = arguments().parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that a plain `kill`, too, ends the workers and removes temporary files
+    from starlette.middleware import Middleware
+
     from playground.results.store import open_store
     from playground.run.experiment import clear_leftovers
     from playground.run.jobs import Jobs
+    from playground.ui.frames import SlowFrames
     from playground.ui.page import build_page, calm_queue
     from playground.ui.theme import look
 
@@ -46,7 +49,7 @@ def main() -> None:
     try:
         _, url, _ = page.launch(
             server_name=options.host, server_port=options.port, share=options.share, quiet=True, prevent_thread_lock=True, ssr_mode=False,
-            **look(),
+            app_kwargs={"middleware": [Middleware(SlowFrames)]}, **look(),
         )  # fmt: skip
         print(f"Inference Playground is ready: {url}", flush=True)
         page.block_thread()

@@ -6,8 +6,9 @@ async function tick() {
   let again = 5000;
   if (!document.hidden) {
     try {
-      const { html, again_ms } = await server.sample();
+      const { html, again_ms, busy } = await server.sample();
       again = again_ms;
+      document.documentElement.dataset.busy = busy ? "yes" : "no"; // playground/ui/frames.py slows animation frames by it
       const strip = element.querySelector(".strip");
       if (strip && strip.outerHTML !== html) strip.outerHTML = html;
     } catch {

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar
 
-from playground.core.events import Event, Tick
+from playground.core.events import Event, Profile, Tick
 from playground.core.machine import Machine
 from playground.core.plan import Plan
 from playground.core.problem import Problem
@@ -63,7 +63,7 @@ class Engine:
         """Get the model into memory, with all load-phase techniques. Emits Progress while it fetches.
 
         Returns facts for `Loaded.model`: name, source, kind, random_weights (bool), config (dict), context_length, load_s (fetching not
-        counted).
+        counted); of a torch model also dtype, the name of the activations' torch dtype.
         """
         raise NotImplementedError
 
@@ -82,10 +82,14 @@ class Engine:
         """One Tick a step, stamped when its tokens are on the host and the device is synchronised. The consumer may stop early."""
         raise NotImplementedError
 
-    def score(self, token_ids: Sequence[int]) -> Any:
-        """Log-probabilities [len(token_ids) - 1, vocabulary], float32 torch tensor on the CPU, row i for the token after position i.
-        Raises Problem("unsupported") where the engine has no such thing."""
+    def score(self, token_ids: Sequence[int], rows: int = 1) -> Any:
+        """Log-probabilities [len(token_ids) - 1, vocabulary], float32 torch tensor on the CPU, row i for the token after position i: those
+        of the first of `rows` equal rows of one batch. Raises Problem("unsupported") where the engine has no such thing."""
         raise Problem("unsupported", f"{self.title} gives no log-probabilities, so output quality is not available.")
+
+    def profile(self, batch: Batch) -> Profile:
+        """The decode step in the middle of this batch's output, under a profiler. Raises Problem("unsupported") where there is none."""
+        raise Problem("unsupported", f"{self.title} has no profiler for its steps.")
 
     def memory(self) -> Mapping[str, float]:
         """Bytes by name as they are now: weights_bytes, kv_cache_bytes, peak_allocated_bytes, peak_reserved_bytes (CUDA only)."""

@@ -19,7 +19,7 @@ PassKind = Literal["warmup", "timed"]
 
 @dataclass(frozen=True)
 class Phase:
-    """A new stage of the run began: load, evidence, warmup, timed, quality. `detail` is for people ("timed pass 2 of 3")."""
+    """A new stage of the run began: load, ceilings, evidence, warmup, timed, energy, quality, profile. `detail` is for people ("timed pass 2 of 3")."""
 
     t_ns: int
     name: str
@@ -146,6 +146,69 @@ class Score:
 
 
 @dataclass(frozen=True)
+class Departure:
+    """Where the greedy output of a request departs from the baseline's: the token `position`, both tokens there (`theirs` is the
+    baseline's), and the probability of each in this variant and in the baseline (None: not known)."""
+
+    t_ns: int
+    row: int
+    position: int
+    ours: int
+    theirs: int
+    ours_text: str
+    theirs_text: str
+    p_ours: float
+    p_theirs: float
+    baseline_p_ours: float | None = None
+    baseline_p_theirs: float | None = None
+
+
+@dataclass(frozen=True)
+class Energy:
+    """The energy window: the workload repeated `passes` times. `joules`: the device's counter over `seconds`; None: `reason` says why."""
+
+    t_ns: int
+    joules: float | None
+    seconds: float
+    output_tokens: int
+    passes: int
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Ceilings:
+    """What the device can do at best, measured: bytes a second of a large copy (read plus written), operations a second of a large matrix
+    product, and seconds that one small kernel costs to launch. `dtype`: torch's name; `fresh`: measured in this run."""
+
+    t_ns: int
+    device: str
+    dtype: str
+    copy_bytes_per_s: float
+    matmul_flops: float
+    launch_s: float
+    measured_at: str
+    fresh: bool = True
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One decode step of `rows` rows with `cached_tokens` tokens each before it, under the profiler.
+
+    kernel_s: time in which at least one kernel ran; kernels: their launches; both None without a GPU. `parts`: seconds by part of the model
+    (kernels on a GPU, operators on a CPU). `reason`: why there is no profile, else "".
+    """
+
+    t_ns: int
+    device: str = ""
+    kernel_s: float | None = None
+    kernels: int | None = None
+    parts: Mapping[str, float] = field(default_factory=dict)
+    rows: int = 0
+    cached_tokens: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class Warned:
     """Something a person should know that does not stop the run."""
 
@@ -178,8 +241,8 @@ class Failed:
 
 
 Event = (
-    Phase | Progress | Loaded | Evidence | Prepared | BatchStart | Tick | BatchEnd | Text | Output | Gauge | Memory | Score | Warned
-    | Done | Cancelled | Failed
+    Phase | Progress | Loaded | Evidence | Prepared | BatchStart | Tick | BatchEnd | Text | Output | Gauge | Memory | Score | Departure
+    | Energy | Ceilings | Profile | Warned | Done | Cancelled | Failed
 )  # fmt: skip
 _TYPES: dict[str, type] = {cls.__name__: cls for cls in Event.__args__}
 ENDINGS = (Done, Cancelled, Failed)

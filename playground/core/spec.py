@@ -11,8 +11,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from playground.core.knobs import KnobValue
@@ -21,6 +23,7 @@ from playground.core.problem import Problem, did_you_mean
 DEFAULT_MODEL = "smollm2-135m-instruct"
 DEFAULT_PROMPT = "What is the capital of France? Answer in one sentence, then say why it became the capital."
 MAX_NEW_TOKENS = 32_768
+EVALUATIONS = ("short", "full")
 
 
 def _require_int(name: str, value: object, low: int, high: int) -> None:
@@ -83,16 +86,46 @@ class Workload:
 
 @dataclass(frozen=True)
 class Protocol:
-    """How to measure: warm-up passes with the same shapes, timed repeats, and whether to score output quality."""
+    """How to measure: warm-up passes with the same shapes, timed repeats, and which further passes follow.
+
+    rounds: the variants run one after the other this many times (A B A B), each time in fresh workers; the repeats are shared out among
+    the rounds. energy: repeat the workload for an energy window where there is a counter. quality: score the output; evaluation: on
+    "short" (512 tokens of English) or "full" (all texts and the questions); text: a text of the user's, scored in place of the product's.
+    profile: one decode step under the profiler. price_per_hour: of the machine, for the cost of tokens; 0 for none.
+    """
 
     warmups: int = 1
     repeats: int = 3
+    rounds: int = 1
+    energy: bool = True
     quality: bool = True
+    evaluation: str = "short"
+    text: str = ""
+    profile: bool = True
+    price_per_hour: float = 0.0
 
     def __post_init__(self) -> None:
         _require_int("warmups", self.warmups, 0, 100)
         _require_int("repeats", self.repeats, 1, 1000)
-        _require_bool("quality", self.quality)
+        _require_int("rounds", self.rounds, 1, min(10, self.repeats))
+        for name in ("energy", "quality", "profile"):
+            _require_bool(name, getattr(self, name))
+        _require_text("The evaluation text", self.text)
+        if self.evaluation not in EVALUATIONS:
+            raise Problem("user", "evaluation: " + did_you_mean("there is no evaluation", str(self.evaluation), EVALUATIONS))
+        price: object = self.price_per_hour
+        if isinstance(price, bool) or not isinstance(price, int | float) or not 0 <= price < math.inf:
+            raise Problem("user", f"price_per_hour must be a number of at least 0, got {price!r}.")
+        object.__setattr__(self, "price_per_hour", float(price))
+
+
+PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
+    {
+        "quick": Protocol(1, 3),
+        "standard": Protocol(2, 5, evaluation="full"),
+        "careful": Protocol(3, 10, rounds=2, evaluation="full"),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -134,9 +167,9 @@ class RunSpec:
         return cls(**fields)
 
     def fingerprint(self) -> str:
-        """16 hex digits of what decides the result; the label does not."""
+        """16 hex digits of what decides the measurement; the label and the price do not."""
         data = self.to_dict()
-        del data["label"]
+        del data["label"], data["protocol"]["price_per_hour"]
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
 
     def replace(self, **changes: Any) -> RunSpec:

@@ -73,6 +73,7 @@ class TransformersEngine(Engine):
             "random_weights": resolved.random_weights,
             "config": dict(resolved.config),
             "context_length": getattr(self.model.config.get_text_config(), "max_position_embeddings", None),
+            "dtype": self.options.dtype,
             "load_s": time.perf_counter() - started,
         }
 
@@ -185,12 +186,12 @@ class TransformersEngine(Engine):
 
         return sample
 
-    def score(self, token_ids: Sequence[int]) -> Any:
+    def score(self, token_ids: Sequence[int], rows: int = 1) -> Any:
         """One forward pass over the whole text, without a cache."""
         import torch
 
         with torch.inference_mode():
-            ids = torch.tensor([list(token_ids)], device=self.options.device)
+            ids = torch.tensor([list(token_ids)] * rows, device=self.options.device)
             logits = self.model(input_ids=ids, use_cache=False).logits[0, :-1]
             return torch.log_softmax(logits.float(), dim=-1).cpu()
 

@@ -18,7 +18,10 @@ from playground.core.events import (
     BatchEnd,
     BatchStart,
     Cancelled,
+    Ceilings,
+    Departure,
     Done,
+    Energy,
     Event,
     Evidence,
     Failed,
@@ -29,6 +32,7 @@ from playground.core.events import (
     PassKind,
     Phase,
     Prepared,
+    Profile,
     Score,
     Tick,
     Warned,
@@ -98,6 +102,10 @@ class Trace:
     outputs: tuple[Output, ...] = ()
     memory: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     score: Score | None = None
+    departures: tuple[Departure, ...] = ()
+    energy: Energy | None = None
+    ceilings: Ceilings | None = None
+    profile: Profile | None = None
     gauges: tuple[Gauge, ...] = ()
     ending: Done | Cancelled | Failed | None = None
     warnings: tuple[str, ...] = ()
@@ -120,6 +128,10 @@ class Trace:
             outputs=tuple(sorted((event for event in events if isinstance(event, Output)), key=lambda output: output.row)),
             memory=memory,
             score=_last(events, Score),
+            departures=tuple(event for event in events if isinstance(event, Departure)),
+            energy=_last(events, Energy),
+            ceilings=_last(events, Ceilings),
+            profile=_last(events, Profile),
             gauges=tuple(event for event in events if isinstance(event, Gauge)),
             ending=next((event for event in reversed(events) if isinstance(event, ENDINGS)), None),
             warnings=tuple(event.message for event in events if isinstance(event, Warned)),

@@ -116,6 +116,11 @@ class Jobs:
         running = self._running
         return running is not None and running.quiet
 
+    @property
+    def busy(self) -> bool:
+        """Whether any job runs."""
+        return self._running is not None
+
     def ahead_of(self, job: Job) -> int:
         """Jobs before this one."""
         with self._changed:

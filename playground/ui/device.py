@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from playground.core.machine import Machine
 from playground.measure.gauges import Gauges
 from playground.results.numbers import digits, shown
+from playground.run.jobs import Jobs
 from playground.ui.text import escape
 
 FRESH_S = 0.8
@@ -24,19 +25,23 @@ EVERY_MS, QUIET_MS = 1000, 3000
 class Strip:
     """Samples at most once in `FRESH_S` for all open pages together; safe from several threads."""
 
-    def __init__(self, machine: Machine, quiet: Callable[[], bool]) -> None:
-        self._machine, self._quiet = machine, quiet
+    def __init__(self, machine: Machine, jobs: Jobs) -> None:
+        self._machine, self._jobs = machine, jobs
         self._gauges = Gauges(None)
         self._lock = threading.Lock()
         self._values: Mapping[str, float] = self._gauges.sample().values
         self._at = time.monotonic()
 
     def sample(self) -> dict[str, Any]:
-        """The strip as it is now, and in how many milliseconds to ask again: seldom while a timed pass needs the cores."""
+        """The strip as it is now, whether a run goes on, and in how many milliseconds to ask again: seldom while a timed pass needs the cores."""
         with self._lock:
             if time.monotonic() - self._at >= FRESH_S:
                 self._values, self._at = self._gauges.sample().values, time.monotonic()
-            return {"html": strip_html(self._machine, self._values), "again_ms": QUIET_MS if self._quiet() else EVERY_MS}
+            return {
+                "html": strip_html(self._machine, self._values),
+                "again_ms": QUIET_MS if self._jobs.quiet else EVERY_MS,
+                "busy": self._jobs.busy,
+            }
 
 
 def strip_html(machine: Machine, values: Mapping[str, float]) -> str:

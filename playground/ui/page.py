@@ -113,7 +113,7 @@ def _layout(app: App) -> Page:
 
 
 def _header(app: App) -> None:
-    strip = Strip(app.world.machine, lambda: app.jobs.quiet)
+    strip = Strip(app.world.machine, app.jobs)
 
     def sample(_: Any = None) -> dict[str, Any]:
         return strip.sample()

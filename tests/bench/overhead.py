@@ -46,6 +46,7 @@ def bare(tokens: int, passes: int) -> None:
     for _ in sys.stdin:
         rates = []
         for number in range(passes + 1):
+            time.sleep(engine.settle_s)  # as a run does before each timed pass
             start = time.perf_counter_ns()
             for tick in engine.generate(batch):
                 last = tick.t_ns
@@ -54,20 +55,32 @@ def bare(tokens: int, passes: int) -> None:
         print(json.dumps(rates), flush=True)
 
 
-def live(browser: Any, server: Server, home: Path, tokens: int, passes: int) -> list[float]:
-    """The live side: a visitor presses Run and watches; the rates come from the stored events of both (equal) variants."""
+def opened(browser: Any, server: Server, tokens: int, passes: int) -> Any:
+    """A visitor's page, set to this work."""
     page = open_page(browser, server.url)
     set_number(page, "max-new-tokens", tokens)
     set_number(page, "repeats", passes)
     set_number(page, "warmups", 1)
     if page.locator("#quality input").is_checked():
         page.locator("#quality input").uncheck()
+    return page
+
+
+def live(page: Any, home: Path) -> list[float]:
+    """The live side: the visitor presses Run and watches; the rates come from the stored events of both (equal) variants."""
     run(page)
     wait_done(page, 600_000)
-    page.context.close()
     newest = Store(home / "results.sqlite").history(limit=1)[0]["id"]
     runs = Store(home / "results.sqlite").load(newest).runs
     return [float(item.result["metrics"]["output_tokens_per_s"]["value"]) for item in runs if item.result]
+
+
+def alone_rates(child: Any) -> list[float]:
+    """Tokens per second of the passes that the bare side makes now."""
+    child.stdin.write("go\n")
+    child.stdin.flush()
+    rates: list[float] = json.loads(child.stdout.readline())
+    return rates
 
 
 def main() -> None:
@@ -93,11 +106,11 @@ def main() -> None:
     ratios, sides = [], ([], [])  # type: ignore[var-annotated]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium_path(), args=CHROMIUM_FLAGS)
+        page = opened(browser, server, args.tokens, args.passes)
         for number in range(args.rounds + 1):
-            child.stdin.write("go\n")
-            child.stdin.flush()
-            alone = statistics.median(json.loads(child.stdout.readline()))
-            watched = statistics.median(live(browser, server, home, args.tokens, args.passes))
+            before = alone_rates(child)
+            watched = statistics.median(live(page, home))
+            alone = statistics.median([*before, *alone_rates(child)])  # on both sides of the live run, so that a slow drift cancels
             if number:  # the first round loads the worker and is left out
                 sides[0].append(alone)
                 sides[1].append(watched)

@@ -1,0 +1,58 @@
+"""Slows the browser's animation frames while a run goes on: Gradio 6 leaves a requestAnimationFrame loop running for good, and on a small
+machine that takes 5 to 9 % of a core from the model that is being measured.
+
+Gradio keeps its own reference to requestAnimationFrame before any script of the page's `head` runs, so the script has to be the first one of
+the index page: a small ASGI layer puts it there. The device strip sets the mark that the script looks at (assets/device_strip.js).
+
+Example::
+
+    blocks.launch(app_kwargs={"middleware": [Middleware(SlowFrames)]})
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+FRAME_MS = 250
+SCRIPT = f"""<script>(() => {{
+  const frame = window.requestAnimationFrame.bind(window);
+  const busy = () => document.documentElement.dataset.busy === "yes";
+  window.requestAnimationFrame = (draw) => (busy() ? setTimeout(() => frame(draw), {FRAME_MS}) : frame(draw));
+}})();</script>""".encode()
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+
+class SlowFrames:
+    """ASGI layer: the index page with `SCRIPT` first in its head; every other answer passes untouched."""
+
+    def __init__(self, app: Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]) -> None:
+        self._app = app
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """Gather the index page, which Gradio sends whole, and send it on with the script."""
+        if scope["type"] != "http" or scope["method"] != "GET" or scope["path"] != f"{scope.get('root_path', '')}/":
+            await self._app(scope, receive, send)
+            return
+        start: Message = {}
+        body = b""
+
+        async def hold(message: Message) -> None:
+            nonlocal start, body
+            if message["type"] == "http.response.start":
+                start = message
+                return
+            body += message.get("body", b"")
+            if not message.get("more_body"):
+                await send(_sized(start, page := body.replace(b"<head>", b"<head>" + SCRIPT, 1)))
+                await send({"type": "http.response.body", "body": page})
+
+        await self._app(scope, receive, hold)
+
+
+def _sized(start: Message, body: bytes) -> Message:
+    headers = [(name, value) for name, value in start["headers"] if name.lower() != b"content-length"]
+    return {**start, "headers": [*headers, (b"content-length", str(len(body)).encode())]}
