@@ -1,7 +1,9 @@
 // Draws panels of charts in place with Plotly.react, so that zoom, hover and hidden lines survive every update.
 // Runs inside gr.HTML's js_on_load, which gives: element, props, watch. The value is JSON:
-//   {"legend": [{"name", "variant"}], "groups": [{"title", "panels": [{"id", "title", "note", "height", "figure": {"data", "layout"} or null}]}]}
-// A trace belongs to a variant (trace.meta.variant), whose colour comes from the style sheet: --variant-0 (baseline) to --variant-3.
+//   {"legend": [{"name", "variant"}], "groups": [{"title", "note", "wide", "panels": [
+//     {"id", "title", "note", "key": [{"name", "colour", "opacity", "pattern", "outline"}], "height", "figure": {"data", "layout"} or null}]}]}
+// A trace belongs to a variant (trace.meta.variant), whose colour comes from the style sheet: --variant-0 (baseline) to --variant-3, unless
+// it has its own (meta.own). Ceilings (meta.ceiling) and shapes take the quiet colour.
 
 const root = element.querySelector(".charts");
 const hidden = new Set();
@@ -51,14 +53,17 @@ function drawLegend(entries) {
   );
 }
 
-function coloured(trace, colours) {
-  const variant = trace.meta && trace.meta.variant;
-  if (variant === undefined) return trace;
-  const colour = colours[variant] || colours[0];
-  const copy = { ...trace, visible: !hidden.has(variant) };
+function coloured(trace, look) {
+  const meta = trace.meta || {};
+  if (meta.ceiling) return { ...trace, line: { ...trace.line, color: look.quiet }, textfont: { size: 11, color: look.quiet } };
+  if (meta.variant === undefined) return trace;
+  const colour = look.colours[meta.variant] || look.colours[0];
+  const copy = { ...trace, visible: !hidden.has(meta.variant) };
+  if (meta.own) return copy;
   if (trace.line) copy.line = { ...trace.line, color: colour };
   if (trace.marker) {
     copy.marker = { ...trace.marker, color: colour };
+    if (trace.marker.pattern) copy.marker.pattern = { ...trace.marker.pattern, fgcolor: colour, bgcolor: look.card };
     if (trace.marker.line) copy.marker.line = { ...trace.marker.line, color: colour };
   }
   return copy;
@@ -75,10 +80,11 @@ function themed(figure, look) {
     if (/^[xy]axis\d*$/.test(name)) layout[name] = themedAxis(layout[name], look);
   }
   for (const name of ["xaxis", "yaxis"]) layout[name] = layout[name] || themedAxis({}, look);
+  layout.shapes = (layout.shapes || []).map((shape) => ({ ...shape, fillcolor: look.grid, line: { ...shape.line, color: look.quiet } }));
   layout.annotations = (layout.annotations || []).map((note) => ({ ...note, font: { ...note.font, color: look.quiet } }));
   return {
     data: figure.data.map((trace) => {
-      const copy = coloured(trace, look.colours);
+      const copy = coloured(trace, look);
       if (trace.error_x) copy.error_x = { ...trace.error_x, color: look.ink };
       return copy;
     }),
@@ -95,6 +101,28 @@ function themed(figure, look) {
   };
 }
 
+function drawNote(parent, words) {
+  const note = part(parent, ":scope > .note", "p", "note");
+  note.textContent = words || "";
+  note.hidden = !words;
+}
+
+function drawKey(card, entries) {
+  const list = part(card, ":scope > .key", "ul", "key");
+  list.hidden = !entries.length;
+  list.replaceChildren(
+    ...entries.map(({ name, colour, opacity, pattern, outline }) => {
+      const swatch = Object.assign(document.createElement("i"), { className: pattern ? "hatched" : outline ? "outlined" : "" });
+      if (colour && !outline) swatch.style.background = colour;
+      if (opacity) swatch.style.opacity = opacity;
+      if (pattern) swatch.dataset.pattern = pattern;
+      const item = document.createElement("li");
+      item.append(swatch, name);
+      return item;
+    }),
+  );
+}
+
 function drawPanel(grid, panel, look) {
   const card = part(grid, `:scope > [data-panel="${panel.id}"]`, "figure", "panel");
   card.dataset.panel = panel.id;
@@ -102,9 +130,8 @@ function drawPanel(grid, panel, look) {
   if (title.textContent !== panel.title) title.textContent = panel.title;
   const plot = part(card, ":scope > .plot", "div", "plot");
   plot.style.height = `${panel.height || 200}px`;
-  const note = part(card, ":scope > .note", "p", "note");
-  note.textContent = panel.note || "";
-  note.hidden = !panel.note;
+  drawKey(card, panel.key || []);
+  drawNote(card, panel.note);
   plot.hidden = !panel.figure;
   if (panel.figure) {
     const { data, layout } = themed(panel.figure, look);
@@ -119,7 +146,9 @@ function drawGroup(group, index, look) {
   const heading = part(section, ":scope > h4", "h4", "");
   heading.textContent = group.title || "";
   heading.hidden = !group.title;
+  drawNote(section, group.note);
   const grid = part(section, ":scope > .grid", "div", "grid");
+  grid.classList.toggle("wide", Boolean(group.wide));
   const drawn = new Set(group.panels.map((panel) => drawPanel(grid, panel, look)));
   for (const card of [...grid.children]) if (!drawn.has(card.dataset.panel)) card.remove();
 }

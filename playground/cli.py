@@ -16,7 +16,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +25,14 @@ from playground.core.events import Event, Evidence, Failed, Phase, Progress, War
 from playground.core.places import PRESETS
 from playground.core.plan import Techniques, knob_index, parse_knobs, plan_for, vary
 from playground.core.problem import Problem
-from playground.core.spec import RunSpec
+from playground.core.spec import EVALUATIONS, PROTOCOLS, Protocol, RunSpec
 from playground.engines import engine_class, engines
 from playground.measure.machine import probe
-from playground.measure.metrics import METRICS
 from playground.models.recording import recordings
 from playground.models.resolve import peek
 from playground.presets import ExperimentPreset, experiment, offered
 from playground.results.numbers import shown
+from playground.results.table import table
 from playground.run.doctor import examine, in_words
 from playground.run.forecast import estimate_of, shortage
 from playground.techniques import techniques
@@ -86,7 +86,16 @@ def _run_flags(run: argparse.ArgumentParser) -> None:
     run.add_argument("--no-chat", action="store_true", help="do not apply the model's chat template")
     run.add_argument("--warmups", type=int, metavar="N")
     run.add_argument("--repeats", type=int, metavar="N")
-    run.add_argument("--no-quality", action="store_true", help="skip the quality pass")
+    run.add_argument(
+        "--protocol", choices=tuple(PROTOCOLS), help="quick (1 warm-up, 3 repeats), standard (2, 5), careful (3, 10 in two rounds)"
+    )
+    run.add_argument("--rounds", type=int, metavar="N", help="alternate the variants N times, each time in fresh workers")
+    run.add_argument("--evaluation", choices=EVALUATIONS, help="score quality on 512 tokens, or on all texts and the questions")
+    run.add_argument("--evaluation-text", metavar="FILE", type=Path, help="score quality on this text in place of the product's")
+    run.add_argument("--price-per-hour", type=float, metavar="PRICE", help="of the machine, for the cost of a million output tokens")
+    for name in ("energy", "quality", "profile"):
+        run.add_argument(f"--no-{name}", action="store_true", help=f"skip the {name} pass")
+    run.add_argument("--measure-again", action="store_true", help="forget what this machine can do at best, and measure it anew")
     run.add_argument("--title", help="what to call this experiment in the history and in a recording")
     run.add_argument("--json", metavar="OUT", help="write the results as JSON to this file, - for stdout")
     run.add_argument("--record", metavar="OUT.jsonl.gz", help="write all events as a recording that the replay engine plays")
@@ -117,14 +126,25 @@ def _override(spec: RunSpec, args: argparse.Namespace, known: Techniques) -> Run
     work |= {"prompts": tuple(args.prompt)} if args.prompt else {}
     work |= {"ignore_eos": False} if args.stop_at_eos else {}
     work |= {"chat": False} if args.no_chat else {}
-    protocol = {name: getattr(args, name) for name in ("warmups", "repeats") if getattr(args, name) is not None}
-    protocol |= {"quality": False} if args.no_quality else {}
     return spec.replace(
         knobs={**spec.knobs, **parse_knobs(_assignments(args.set, "--set"), known)},
         workload=dataclasses.replace(spec.workload, **work),
-        protocol=dataclasses.replace(spec.protocol, **protocol),
+        protocol=_protocol(PROTOCOLS.get(args.protocol, spec.protocol), args),
         **fields,
     )
+
+
+def _protocol(protocol: Protocol, args: argparse.Namespace) -> Protocol:
+    """`protocol` with what the flags say."""
+    names = ("warmups", "repeats", "rounds", "evaluation", "price_per_hour")
+    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    given |= {name: False for name in ("energy", "quality", "profile") if getattr(args, f"no_{name}")}
+    if args.evaluation_text:
+        try:
+            given["text"] = args.evaluation_text.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise Problem("user", f"{args.evaluation_text} cannot be read as a text: {error}.") from None
+    return dataclasses.replace(protocol, **given)
 
 
 def _assignments(texts: Sequence[str], flag: str) -> dict[str, str]:
@@ -152,6 +172,8 @@ def _run(args: argparse.Namespace) -> int:
     store = open_store()
     if store.warning:
         print(f"playground: {store.warning}", file=sys.stderr)
+    if args.measure_again:
+        store.forget_ceilings()
     cancel = threading.Event()
     signal.signal(signal.SIGINT, lambda *_: cancel.set())
     runner = Runner()
@@ -218,22 +240,6 @@ def _tell(label: str, event: Event) -> None:
         print(f"[{label}] warning: {event.message}", file=sys.stderr)
     elif isinstance(event, Failed):
         print(f"[{label}] failed ({event.kind}): {event.message}\n{event.detail}".rstrip(), file=sys.stderr)
-
-
-def table(results: Sequence[dict[str, Any]]) -> str:
-    """All metrics that at least one variant measured, a line each, a column a variant."""
-    rows = [["", *(result["label"] or f"variant {n}" for n, result in enumerate(results, 1))]]
-    rows.append(["status", *(result["status"] for result in results)])
-    for name, metric in METRICS.items():
-        values = [result["metrics"].get(name, {}) for result in results]
-        if any(value.get("value") is not None for value in values):
-            rows.append([metric.title, *(_cell(value) for value in values)])
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
-
-
-def _cell(value: Mapping[str, Any]) -> str:
-    return "not available" if value.get("value") is None else shown(value["value"], value["unit"])
 
 
 def _write_json(target: str, data: Any) -> None:

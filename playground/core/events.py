@@ -19,7 +19,8 @@ PassKind = Literal["warmup", "timed"]
 
 @dataclass(frozen=True)
 class Phase:
-    """A new stage of the run began: load, ceilings, evidence, warmup, timed, energy, quality, profile. `detail` is for people ("timed pass 2 of 3")."""
+    """A new stage of the run began: load, ceilings, evidence, warmup, timed, energy, quality, profile. `detail` is for people ("timed pass
+    2 of 3")."""
 
     t_ns: int
     name: str
@@ -178,9 +179,11 @@ class Energy:
 @dataclass(frozen=True)
 class Ceilings:
     """What the device can do at best, measured: bytes a second of a large copy (read plus written), operations a second of a large matrix
-    product, and seconds that one small kernel costs to launch. `dtype`: torch's name; `fresh`: measured in this run."""
+    product, and seconds that one small kernel costs to launch. `key`: what they hold for (`measure.ceilings.device_key`); `dtype`: torch's
+    name; `fresh`: measured in this run."""
 
     t_ns: int
+    key: str
     device: str
     dtype: str
     copy_bytes_per_s: float

@@ -17,7 +17,7 @@ from playground.core.knobs import Choice, Knob, KnobValue
 from playground.core.machine import Machine
 from playground.core.problem import Problem, did_you_mean
 from playground.core.spec import RunSpec
-from playground.core.technique import Technique
+from playground.core.technique import Footprint, Technique
 
 if TYPE_CHECKING:
     from playground.core.engine import Engine
@@ -66,6 +66,15 @@ def complete(spec: RunSpec, techniques: Techniques) -> RunSpec:
         if reason := technique.conflicts(knobs):
             raise Problem("user", reason)
     return spec.replace(knobs=knobs)
+
+
+def footprint_of(spec: RunSpec, techniques: Techniques) -> Footprint:
+    """How a spec's knobs change memory and work; knobs that it does not name have their defaults."""
+    knobs = {name: spec.knobs.get(name, knob.default) for name, (_, knob) in knob_index(techniques).items()}
+    footprint = Footprint()
+    for technique in ordered(techniques):
+        footprint = technique.footprint(knobs, footprint)
+    return footprint
 
 
 def vary(baseline: RunSpec, changes: Mapping[str, Any], techniques: Techniques) -> RunSpec:

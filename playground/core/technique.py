@@ -41,18 +41,36 @@ class Finding:
 
 @dataclass(frozen=True)
 class Footprint:
-    """How knobs change memory, for the estimate before loading.
+    """How knobs change memory and the work of a step, for the estimate before loading and for the roofline.
 
-    Bits a number for: all weights, the decoder's linear layers (None: as all weights), the KV cache; `kv_share`: 0 where no cache is kept,
-    1 where each token is; `rows`: sequences a batch; `score_matrix`: attention weights are stored in full.
+    Bits a number for: all weights, the decoder's linear layers (None: as all weights), the KV cache. `kv_share`: 0 where no cache is kept,
+    1 where each token is; `kv_copied`: the cache is copied when it grows; `kv_padded`: it is allocated in full and attention reads all of
+    it; `rows`: sequences a batch; `score_matrix`: attention weights are stored in full.
+
+    Where more than `unpack_above` tokens are multiplied at once (None: never), each linear layer's weights are first written out in
+    `unpacked_bits`. Kernels of eager transformers: `layer_kernels` of one decoder layer without a cache and with one product for each
+    of its linear layers; `linear_kernels` of a linear layer; `unpack_kernels` more where its weights are unpacked.
     """
 
     weight_bits: float = 32.0
     linear_bits: float | None = None
     kv_bits: float = 32.0
     kv_share: float = 1.0
+    kv_copied: bool = False
+    kv_padded: bool = False
     rows: int = 1
     score_matrix: bool = False
+    unpack_above: int | None = None
+    unpacked_bits: float = 16.0
+    layer_kernels: float = 39.0
+    linear_kernels: float = 1.0
+    unpack_kernels: float = 1.0
+
+
+def flipped(effects: Mapping[str, Effect]) -> dict[str, Effect]:
+    """The effects of going the other way."""
+    other: dict[Effect, Effect] = {"up": "down", "down": "up", "same": "same"}
+    return {metric: other[effect] for metric, effect in effects.items()}
 
 
 class Technique:
@@ -79,12 +97,13 @@ class Technique:
         """Names of own knobs that have no effect beside the other values, each with the reason."""
         return {}
 
-    def expect(self, knobs: Knobs) -> Mapping[str, Effect]:
-        """Expected effect of these values on metrics, against the defaults."""
+    def expect(self, knobs: Knobs, baseline: Knobs) -> Mapping[str, Effect]:
+        """What a person expects of these values against the baseline's, by metric: the physics alone, which the verdict may contradict
+        with its reason. Empty where the technique's own knobs are equal."""
         return {}
 
     def footprint(self, knobs: Knobs, footprint: Footprint) -> Footprint:
-        """`footprint` as these values change it; called in `order`."""
+        """`footprint` as these values change it; called in `order`. A count of kernels names what was counted."""
         return footprint
 
     def defaults(self) -> dict[str, KnobValue]:

@@ -5,7 +5,8 @@ The model is the script: `script:` and settings, separated by commas. Example::
     RunSpec(model="script:step_ms=5,fail=oom,at=3", engine="fake")     # runs out of memory at its third decode step
 
 Settings: step_ms, prefill_ms, load_ms (waits), fail (what goes wrong: oom, crash, segfault, hang, error, garbage), at (`load`, or the
-decode step, counted from the load), context (tokens), weights_mb (reported as the size of its weights).
+decode step, counted from the load), context (tokens), weights_mb (reported as the size of its weights), kernels and kernel_ms (reported
+as what one step runs on a GPU; without them its profile is that of a CPU).
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, get_type_hints
 
 from playground.core.engine import Batch, Emit, Engine
-from playground.core.events import Tick
+from playground.core.events import Profile, Tick
 from playground.core.plan import Plan
 from playground.core.problem import Problem, did_you_mean
+from playground.measure.step_profile import PARTS
 
 FAILURES = ("oom", "crash", "segfault", "hang", "error", "garbage")
 _TEXT = """
@@ -34,6 +36,7 @@ _TEXT = """
 """
 WORDS = _TEXT.split()
 EOS = len(WORDS)  # the one token id after the words
+SHARES = dict(zip(PARTS, (0.01, 0.30, 0.45, 0.06, 0.10, 0.03, 0.05), strict=True))  # of a step, in its profile
 ALLOCATION = "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 8.00 GiB of which 1.50 GiB is free."
 
 
@@ -48,6 +51,8 @@ class Script:
     at: str = "3"
     context: int = 4096
     weights_mb: float = 0.0
+    kernels: int = 0
+    kernel_ms: float = 0.0
 
 
 class FakeEngine(Engine):
@@ -101,9 +106,25 @@ class FakeEngine(Engine):
             if all(finished):
                 return
 
-    def score(self, token_ids: Sequence[int]) -> Any:
+    def score(self, token_ids: Sequence[int], rows: int = 1) -> Any:
         """Raises Problem("unsupported")."""
         raise Problem("unsupported", "a script has no probabilities, so quality has no meaning")
+
+    def profile(self, batch: Batch) -> Profile:
+        """The script's step, shared out among the parts as in a small model: its kernels where it has some, else its wait."""
+        if batch.max_new_tokens < 2:
+            raise Problem("unsupported", "One output token needs no decode step, so there is none to profile.")
+        on_gpu = self.script.kernels > 0
+        seconds = (self.script.kernel_ms if on_gpu else self.script.step_ms) / 1000
+        return Profile(
+            time.perf_counter_ns(),
+            "cuda" if on_gpu else "cpu",
+            seconds if on_gpu else None,
+            self.script.kernels if on_gpu else None,
+            {part: share * seconds for part, share in SHARES.items()},
+            len(batch.token_ids),
+            max(len(ids) for ids in batch.token_ids) + batch.max_new_tokens // 2 - 1,
+        )
 
     def memory(self) -> Mapping[str, float]:
         """What the script says, if it says anything."""
@@ -148,7 +169,7 @@ def parse_script(model: str) -> Script:
         raise Problem("user", "script: " + did_you_mean("there is no failure", script.fail, FAILURES))
     if script.at != "load" and not script.at.isdecimal():
         raise Problem("user", f"script: at must be load or the number of a decode step, got {script.at!r}.")
-    if not all(0 <= ms < 1e9 for ms in (script.step_ms, script.prefill_ms, script.load_ms)):
+    if not all(0 <= ms < 1e9 for ms in (script.step_ms, script.prefill_ms, script.load_ms, script.kernel_ms)):
         raise Problem("user", "script: a wait must be 0 ms or longer.")
     return script
 

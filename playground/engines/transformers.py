@@ -11,16 +11,20 @@ padding. Example::
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 from playground.core.engine import Batch, Emit, Engine
-from playground.core.events import Tick
+from playground.core.events import Profile, Tick
 from playground.core.machine import Machine
 from playground.core.plan import Plan
+from playground.core.problem import Problem
 from playground.techniques.setup import TransformersSetup
 
 SETTLE_S = 0.6  # on a CPU: time for the page, which shares the cores, to draw before the clock starts
+STEPS_BEFORE_PROFILE = 16  # at most: the middle of a long output would cost half a pass
 
 
 class TransformersEngine(Engine):
@@ -101,7 +105,7 @@ class TransformersEngine(Engine):
         stream: Callable[[int], str] = self.tokenizer.pieces()
         return stream
 
-    def generate(self, batch: Batch) -> Iterator[Tick]:
+    def generate(self, batch: Batch) -> Generator[Tick, None, None]:
         """Prefill, then a step a token; inference mode is entered for each step, so that the consumer's code is outside of it."""
         import torch
 
@@ -194,6 +198,20 @@ class TransformersEngine(Engine):
             ids = torch.tensor([list(token_ids)] * rows, device=self.options.device)
             logits = self.model(input_ids=ids, use_cache=False).logits[0, :-1]
             return torch.log_softmax(logits.float(), dim=-1).cpu()
+
+    def profile(self, batch: Batch) -> Profile:
+        """The step after half of the new tokens, 16 at most, of a fresh pass that is then given up; the tokens before it are counted with
+        padding, and without a cache that step computes them again."""
+        from playground.measure.step_profile import profile_step
+
+        before = min(batch.max_new_tokens // 2, STEPS_BEFORE_PROFILE)
+        if before == 0:
+            raise Problem("unsupported", "One output token comes from the prompt's own pass, so there is no decode step to profile.")
+        cached = max(len(row) for row in batch.token_ids) + before - 1
+        with closing(self.generate(replace(batch, ignore_eos=True))) as steps:
+            for _ in range(before - 1):
+                next(steps)
+            return profile_step(self.model, lambda: next(steps), self.options.device, rows=len(batch.token_ids), cached_tokens=cached)
 
     def memory(self) -> Mapping[str, float]:
         """Real tensors, and on CUDA the allocator's peaks."""

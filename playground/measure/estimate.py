@@ -45,8 +45,8 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class _Shape:
-    """The numbers of a decoder that sizes follow from."""
+class Shape:
+    """The numbers of a decoder that sizes follow from; `config`: the decoder's own part of a config."""
 
     model_type: str
     layers: int
@@ -64,7 +64,7 @@ def parameters(config: Mapping[str, Any]) -> ParameterCount:
 
     Raises Problem("model") where the config lacks a size.
     """
-    shape = _shape(config)
+    shape = shape_of(config)
     options = shape.config
     q, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     attention = shape.hidden * (q + 2 * kv) + q * shape.hidden
@@ -87,7 +87,7 @@ def parameters(config: Mapping[str, Any]) -> ParameterCount:
 
 def kv_bytes_per_token(config: Mapping[str, Any], bytes_per_number: float) -> float:
     """Keys and values of one token of one row in all layers: 2 x layers x KV heads x head size x bytes a number."""
-    shape = _shape(config)
+    shape = shape_of(config)
     return 2 * shape.layers * shape.kv_heads * shape.head_dim * bytes_per_number
 
 
@@ -100,7 +100,7 @@ def estimate(config: Mapping[str, Any], footprint: Footprint, prompt_tokens: int
     tokens^2 numbers in that precision and in float32 (softmax). Not counted: the runtime itself (a CUDA context takes some hundred MB),
     scratch space of kernels, and fragments. Raises Problem("model") where the config lacks a size.
     """
-    shape, count = _shape(config), parameters(config)
+    shape, count = shape_of(config), parameters(config)
     bits = footprint.weight_bits
     linear_bits = bits if footprint.linear_bits is None else footprint.linear_bits
     weights = ((count.total - count.linear) * bits + count.linear * linear_bits) / 8
@@ -114,7 +114,8 @@ def estimate(config: Mapping[str, Any], footprint: Footprint, prompt_tokens: int
     return Estimate(round(weights), round(kv), round(activations), round(weights) + round(kv) + round(activations), count.note)
 
 
-def _shape(config: Mapping[str, Any]) -> _Shape:
+def shape_of(config: Mapping[str, Any]) -> Shape:
+    """The shape of a Hugging Face config; raises Problem("model") where it lacks a size."""
     nested = config.get("text_config")
     text = nested if isinstance(nested, Mapping) else config
 
@@ -126,7 +127,7 @@ def _shape(config: Mapping[str, Any]) -> _Shape:
 
     heads = size("num_attention_heads")
     hidden = size("hidden_size")
-    return _Shape(
+    return Shape(
         model_type=str(text.get("model_type", "")),
         layers=size("num_hidden_layers"),
         hidden=hidden,
@@ -139,7 +140,7 @@ def _shape(config: Mapping[str, Any]) -> _Shape:
     )
 
 
-def _note(shape: _Shape) -> str:
+def _note(shape: Shape) -> str:
     if any(shape.config.get(name) for name in ("num_experts", "num_local_experts", "n_routed_experts")):
         return "This model has several experts a layer and the estimate counts one: it will take more."
     if shape.model_type in KNOWN_TYPES:

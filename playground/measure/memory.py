@@ -13,6 +13,7 @@ from playground.measure.estimate import kv_bytes_per_token
 from playground.measure.trace import Trace
 from playground.measure.values import Found, Measure, Metric, Missing
 
+AFTER_NS = 300_000_000  # one sampling interval: memory that a pass took is still held then
 ON_CUDA_ONLY = "the allocator's peak exists on a CUDA device only"
 
 
@@ -26,7 +27,12 @@ def _remembered(name: str, reason: str, stages: tuple[str, ...] = ("timed", "loa
 
 
 def _gauge_peak(trace: Trace, name: str) -> float | None:
-    return max((gauge.values[name] for gauge in trace.gauges if name in gauge.values), default=None)
+    """Largest sample from the first timed pass to the last; later passes (quality, profile) take memory of their own."""
+    if not trace.timed:
+        return None
+    begin, end = trace.timed[0].batches[0].start_ns, max(trace.timed[-1].batches[-1].ticks_ns, default=0) + AFTER_NS
+    values = (gauge.values.get(name) for gauge in trace.gauges if begin <= gauge.t_ns <= end)
+    return max((value for value in values if value is not None), default=None)
 
 
 def _process(trace: Trace, baseline: Trace | None) -> Found:
@@ -85,6 +91,23 @@ def _rss_growth(trace: Trace, baseline: Trace | None) -> Found:
     return max(peak - before, 0.0)
 
 
+def _on_cuda(trace: Trace) -> bool:
+    return "peak_allocated_bytes" in trace.memory.get("timed", {})
+
+
+def _between(high: str, low: str) -> Measure:
+    """What lies between two observers of a CUDA run: bytes that the one sees and the other does not."""
+
+    def measure(trace: Trace, baseline: Trace | None) -> Found:
+        above = _process(trace, None) if high == "process_bytes" else trace.memory.get("timed", {}).get(high)
+        below = trace.memory.get("timed", {}).get(low)
+        if below is None or above is None:
+            return Missing(ON_CUDA_ONLY)
+        return above - below if isinstance(above, int | float) else above
+
+    return measure
+
+
 def _rest(trace: Trace, baseline: Trace | None) -> Found:
     weights, cache = trace.remembered("weights_bytes"), trace.remembered("kv_cache_bytes")
     if weights is None or cache is None:
@@ -134,6 +157,30 @@ METRICS = (
         _rest,
     ),
     Metric(
+        "activations_bytes",
+        "Activations and workspace",
+        "B",
+        "lower",
+        "peak_allocated_bytes - weights - KV cache: what a forward pass needs beside them (CUDA)",
+        lambda trace, baseline: _rest(trace, None) if _on_cuda(trace) else Missing(ON_CUDA_ONLY),
+    ),
+    Metric(
+        "slack_bytes",
+        "Allocator slack",
+        "B",
+        "lower",
+        "peak_reserved_bytes - peak_allocated_bytes: what torch's allocator holds and no tensor uses",
+        _between("peak_reserved_bytes", "peak_allocated_bytes"),
+    ),
+    Metric(
+        "context_bytes",
+        "CUDA context and libraries",
+        "B",
+        "lower",
+        "process_bytes - peak_reserved_bytes: context, kernels and workspaces outside of torch's allocator",
+        _between("process_bytes", "peak_reserved_bytes"),
+    ),
+    Metric(
         "peak_allocated_bytes",
         "Peak in live tensors",
         "B",
@@ -154,7 +201,7 @@ METRICS = (
         "GPU memory of the process",
         "B",
         "lower",
-        "largest sample of NVML's figure for the worker process during the run",
+        "largest sample of NVML's figure for the worker process during the timed passes",
         _process,
     ),
     Metric(
@@ -162,7 +209,7 @@ METRICS = (
         "GPU memory in use",
         "B",
         "lower",
-        "largest sample of NVML's figure for the whole device during the run, other programs included",
+        "largest sample of NVML's figure for the whole device during the timed passes, other programs included",
         _device_used,
     ),
     Metric("peak_rss_bytes", "Resident peak", "B", "lower", "largest resident memory of the worker process during the timed passes", _rss),

@@ -1,6 +1,7 @@
 """The table of metrics: one row each, a pure function over a run's trace and its baseline's. `derive` computes them all.
 
-The rows live in three files by what they are about: `timing`, `memory`, `agreement`. A new metric is one more row there. Example::
+The rows live in files by what they are about: `timing`, `memory`, `energy`, `efficiency`, `agreement`. A new metric is one more row there.
+Example::
 
     values = derive(Trace.of(spec, events), baseline=None)
     values["itl_s"].value
@@ -8,11 +9,15 @@ The rows live in three files by what they are about: `timing`, `memory`, `agreem
 
 from __future__ import annotations
 
-from playground.measure import agreement, memory, timing
+from playground.measure import agreement, efficiency, energy, memory, timing
 from playground.measure.trace import Trace
 from playground.measure.values import Kind, Metric, Value
 
-METRICS: dict[str, Metric] = {metric.name: metric for metric in (*timing.METRICS, *memory.METRICS, *agreement.METRICS)}
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for table in (timing.METRICS, memory.METRICS, energy.METRICS, efficiency.METRICS, agreement.METRICS)
+    for metric in table
+}
 
 
 def derive(trace: Trace, baseline: Trace | None) -> dict[str, Value]:

@@ -1,152 +1,175 @@
-"""Output quality by teacher forcing: perplexity of a fixed English text, and the divergence from the baseline's distributions on it.
+"""Output quality by teacher forcing: perplexity of a fixed text, the divergence from the baseline's distributions on it, the noise floor of
+both, and multiple-choice questions.
 
-Runs in the worker; torch and numpy are imported inside. The baseline's log-probabilities lie in one file (token ids, then float32
-log-probabilities) that a variant maps into memory and reads in chunks. Example::
+Runs in the worker, one window of text at a time: the baseline's log-probabilities go to disk and come back from there (`reference`).
+Example::
 
-    values, missing, about = score_quality(engine, reference=None, save_to=Path("baseline.npy"))
-    values, missing, about = score_quality(engine, reference=Path("baseline.npy"), save_to=None)
+    values, missing, about = score_quality(engine, spec.protocol, save_to=folder)          # the baseline
+    values, missing, about = score_quality(engine, spec.protocol, reference=folder)        # a variant
 """
 
 from __future__ import annotations
 
-import errno
 import math
-import os
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from playground.core.engine import Engine
-from playground.core.places import ASSETS
 from playground.core.problem import Problem
+from playground.core.spec import Protocol
+from playground.measure.divergence import Divergence, negative_log_likelihood, require_usable
+from playground.measure.evaluation import Window, about, windows
+from playground.measure.questions import Asked, encode, is_right, questions
+from playground.measure.reference import comparable, keep
 
-MAX_TOKENS = 512
-CHUNK = 32
 COMPARISONS = ("kld_mean", "kld_p99", "top1_agreement")
+TEXTS = ("ppl", "ppl_chinese", *COMPARISONS)
+FLOORS = ("kld_mean_floor", "kld_p99_floor", "top1_agreement_floor", "ppl_floor")
+QUALITY_METRICS = (*TEXTS, *FLOORS, "matching_tokens_floor", "question_accuracy")
+TOO_SHORT = "the text gave fewer than two tokens"
+
 Scored = tuple[dict[str, float], dict[str, str], str]
+Found = tuple[dict[str, float], dict[str, str]]
 
 
-def evaluation_text() -> str:
-    """The product's own English text: narrative, explanation, dialogue and numbers, written for this purpose."""
-    return (ASSETS / "eval" / "english.txt").read_text(encoding="utf-8")
+def unsupported(error: Exception) -> str | None:
+    """The reason in a Problem("unsupported"); None for every other error."""
+    return error.message if isinstance(error, Problem) and error.kind == "unsupported" else None
 
 
-def score_quality(engine: Engine, reference: Path | None, save_to: Path | None, context_length: int | None = None) -> Scored:
-    """Figures by metric name, reasons for those that are missing, and what was scored.
+def score_quality(
+    engine: Engine,
+    protocol: Protocol,
+    *,
+    reference: Path | None = None,
+    save_to: Path | None = None,
+    context_length: int | None = None,
+    check: Callable[[], None] = lambda: None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    explain: Callable[[Exception], str | None] = unsupported,
+) -> Scored:
+    """Figures by name, reasons for those that are missing, and what was scored.
 
-    The text's first 512 tokens (or `context_length`, if that is less) are one window. `save_to`: keep the log-probabilities there for the
-    variants; a disk that is full costs only them. `reference`: the file that the baseline kept. An engine without log-probabilities gives
-    reasons only; any other failure of the engine is raised.
+    reference: the folder of the baseline's log-probabilities; None: this is the baseline or a single run, so the noise floor is measured.
+    save_to: keep the log-probabilities in this folder for the variants; a disk that is full costs only them. check: called before each
+    forward pass; what it raises ends the scoring. progress: tokens scored so far, and in all. explain: the reason that an error of the
+    engine is for the figures at hand (texts, floor or questions); None: the error is raised.
     """
-    _, tokens = engine.prepare(evaluation_text(), False)
-    ids = tuple(tokens[: min(MAX_TOKENS, context_length or MAX_TOKENS)])
-    about = f"the first {len(ids)} tokens of the product's English text in one window, {max(len(ids) - 1, 0)} positions, no overlap"
-    if len(ids) < 2:
-        return {}, dict.fromkeys((*COMPARISONS, "ppl"), "the text gave fewer than two tokens"), about
-    try:
-        logprobs = engine.score(ids)
-    except Problem as problem:
-        if problem.kind != "unsupported":
-            raise
-        return {}, dict.fromkeys((*COMPARISONS, "ppl"), problem.message), about
-    if reason := _unusable(logprobs, ids):
-        return {}, dict.fromkeys((*COMPARISONS, "ppl"), reason), about
-    values, missing = {"ppl": _perplexity(logprobs, ids)}, {}
-    if reference is None:
-        missing = dict.fromkeys(COMPARISONS, "this is the baseline: there is nothing to compare it with")
-    elif reason := _mismatch(reference, ids, int(logprobs.shape[1])):
-        missing = dict.fromkeys(COMPARISONS, reason)
-    else:
-        values |= _compare(reference, logprobs)
-    if save_to is not None and (reason := _save(save_to, ids, logprobs)):
-        missing |= dict.fromkeys(COMPARISONS, reason)
-    return values, missing, about
+    scored = windows(engine, protocol, context_length)
+    asked = [encode(engine, question) for question in questions()] if protocol.evaluation == "full" else []
+    floor = [] if reference else scored[:1]
+    total = sum(len(window.ids) for window in [*scored, *floor * 3]) + sum(item.tokens for item in asked)
+    scorer = _Scorer(engine, check, progress, total)
+    values: dict[str, float] = {}
+    missing: dict[str, str] = {}
+    parts: list[tuple[tuple[str, ...], Callable[[], Found]]] = [
+        (TEXTS, lambda: _texts(scorer, scored, protocol, reference, save_to)),
+        (FLOORS, lambda: _floor(scorer, floor, reference)),
+        (("question_accuracy",), lambda: _answers(scorer, asked, context_length)),
+    ]
+    for names, part in parts:
+        try:
+            found, lacking = part()
+        except Exception as error:
+            reason = explain(error)
+            if reason is None:
+                raise
+            found, lacking = {}, dict.fromkeys(names, reason)
+        values |= found
+        missing |= lacking
+    return values, missing, about(scored, protocol, context_length) + _method(asked)
 
 
-def _unusable(logprobs: Any, ids: tuple[int, ...]) -> str:
-    """Why these log-probabilities cannot be used, or ""."""
-    if len(logprobs) != len(ids) - 1 or max(ids) >= logprobs.shape[1]:
-        return f"the engine gave log-probabilities of shape {tuple(logprobs.shape)} for {len(ids)} tokens"
-    broken = sum(int((~chunk.isfinite()).any(dim=1).sum()) for chunk in logprobs.split(CHUNK))
-    if broken:
-        return f"the model's log-probabilities are not finite at {broken} of {len(logprobs)} positions (numbers overflowed)"
+@dataclass
+class _Scorer:
+    """The engine's `score` with a check for Stop before it, usable numbers only, and tokens counted."""
+
+    engine: Engine
+    check: Callable[[], None]
+    progress: Callable[[int, int], None]
+    total: int
+    done: int = 0
+
+    def __call__(self, ids: tuple[int, ...], rows: int = 1) -> Any:
+        """Log-probabilities [len(ids) - 1, vocabulary]."""
+        self.check()
+        logprobs = self.engine.score(ids) if rows == 1 else self.engine.score(ids, rows)
+        require_usable(logprobs, ids)
+        self.done += rows * len(ids)
+        self.progress(self.done, self.total)
+        return logprobs
+
+
+def _texts(scorer: _Scorer, scored: Sequence[Window], protocol: Protocol, reference: Path | None, save_to: Path | None) -> Found:
+    if not scored:
+        raise Problem("unsupported", TOO_SHORT)
+    losses: dict[str, float] = defaultdict(float)
+    positions: dict[str, int] = defaultdict(int)
+    divergence = Divergence()
+    reason = "" if reference else "this is the baseline: there is nothing to compare it with"
+    unsaved = ""
+    for window in scored:
+        logprobs = scorer(window.ids)
+        losses[window.text] += negative_log_likelihood(logprobs, window.ids)
+        positions[window.text] += len(window.ids) - 1
+        if reference and not reason:
+            reason = _compare(divergence, reference / window.name, window, logprobs)
+        if save_to and not unsaved:
+            unsaved = keep(save_to / window.name, window.ids, logprobs)
+        del logprobs  # before the next: one window in memory at a time
+    if unsaved and save_to:
+        for window in scored:
+            (save_to / window.name).unlink(missing_ok=True)
+    reason = unsaved or reason
+    ppl = {name: math.exp(loss / positions[name]) for name, loss in losses.items()}
+    values = {"ppl": ppl["own" if "own" in ppl else "english"]} | ({} if reason else divergence.values())
+    missing = dict.fromkeys(COMPARISONS, reason) if reason else {}
+    if "chinese" in ppl:
+        return {**values, "ppl_chinese": ppl["chinese"]}, missing
+    why = "your own text is scored in place of the product's" if "own" in ppl else "the short evaluation scores English only"
+    return values, {**missing, "ppl_chinese": why}
+
+
+def _compare(divergence: Divergence, path: Path, window: Window, logprobs: Any) -> str:
+    """Why this window cannot be compared with the baseline's, or ""."""
+    stored = comparable(path, window.ids, int(logprobs.shape[1]))
+    if isinstance(stored, str):
+        return stored
+    divergence.add(stored, logprobs)
     return ""
 
 
-def _perplexity(logprobs: Any, ids: tuple[int, ...]) -> float:
-    import torch
-
-    following = torch.tensor(ids[1:]).unsqueeze(1)
-    return math.exp(-float(logprobs.gather(1, following).double().mean()))
-
-
-def _compare(reference: Path, logprobs: Any) -> dict[str, float]:
-    """KL(p_baseline || p_variant) in nats a position over the full vocabulary, and how often the likeliest tokens agree."""
-    import torch
-
-    divergences, agreeing = [], 0
-    for start, theirs in _chunks(reference):
-        ours = logprobs[start : start + len(theirs)].double()
-        divergences.append((theirs.exp() * (theirs - ours)).sum(dim=1))
-        agreeing += int((theirs.argmax(dim=1) == ours.argmax(dim=1)).sum())
-    kld = torch.cat(divergences)
-    return {
-        "kld_mean": float(kld.mean()),
-        "kld_p99": float(torch.quantile(kld, 0.99)),
-        "top1_agreement": agreeing / len(kld),
-    }
+def _floor(scorer: _Scorer, scored: Sequence[Window], reference: Path | None) -> Found:
+    """The first window alone against the same window as one of two equal rows: what the batch shape alone changes."""
+    if reference or not scored:
+        why = "the noise floor is measured on the baseline" if reference else TOO_SHORT
+        return {}, dict.fromkeys(FLOORS, why)
+    ids = scored[0].ids
+    divergence = Divergence()
+    alone, beside = scorer(ids), scorer(ids, rows=2)
+    divergence.add(alone, beside)
+    ppl = [math.exp(negative_log_likelihood(logprobs, ids) / len(alone)) for logprobs in (alone, beside)]
+    return {**{f"{name}_floor": value for name, value in divergence.values().items()}, "ppl_floor": abs(ppl[1] - ppl[0])}, {}
 
 
-def _chunks(reference: Path) -> Iterator[tuple[int, Any]]:
-    """First row and float64 log-probabilities [at most CHUNK, vocabulary] of the file, in order."""
-    import numpy as np
-    import torch
-
-    _, stored = _open(reference)
-    for start in range(0, len(stored), CHUNK):
-        yield start, torch.from_numpy(np.array(stored[start : start + CHUNK], dtype=np.float64))
-
-
-def _mismatch(reference: Path, ids: tuple[int, ...], vocabulary: int) -> str:
-    """Why the baseline's file cannot be compared with, or ""."""
-    try:
-        theirs, stored = _open(reference)
-    except FileNotFoundError:
-        return "the baseline left no log-probabilities to compare with"
-    except (OSError, ValueError, EOFError) as error:
-        return f"the baseline's log-probabilities cannot be read ({error})"
-    if theirs != ids:
-        return "the baseline's model splits the text into other tokens, so positions cannot be compared"
-    if stored.shape != (len(ids) - 1, vocabulary):
-        return f"the baseline's vocabulary has {stored.shape[-1]} entries and this model's {vocabulary}"
-    return ""
+def _answers(scorer: _Scorer, asked: Sequence[Asked], context_length: int | None) -> Found:
+    if not asked:
+        return {}, {"question_accuracy": "the short evaluation asks no questions"}
+    longest = max(len(ids) for item in asked for ids in item.options)
+    if context_length and longest > context_length:
+        raise Problem("unsupported", f"the longest question has {longest} tokens, and the model's context holds {context_length}")
+    right = sum(is_right(item, scorer) for item in asked)
+    return {"questions_right": float(right), "questions": float(len(asked))}, {}
 
 
-def _open(path: Path) -> tuple[tuple[int, ...], Any]:
-    """Token ids and the mapped log-probabilities [positions, vocabulary] of a file that `_save` wrote."""
-    import numpy as np
-
-    with path.open("rb") as file:
-        ids = np.load(file)
-        np.lib.format.read_magic(file)
-        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-        return tuple(int(token) for token in ids), np.memmap(path, dtype, "r", file.tell(), shape)
-
-
-def _save(path: Path, ids: tuple[int, ...], logprobs: Any) -> str:
-    """Keep ids and log-probabilities in one file that appears only when it is complete; the reason where that failed, else ""."""
-    import numpy as np
-
-    part = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            for array in (np.array(ids, dtype=np.int64), np.ascontiguousarray(logprobs.numpy(), dtype=np.float32)):
-                np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
-                file.write(array.data)  # not np.save, whose error for a full disk does not say so
-        os.replace(part, path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        why = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror or str(error)
-        return f"the baseline's log-probabilities could not be stored: {why}"
-    return ""
+def _method(asked: Sequence[Asked]) -> str:
+    if not asked:
+        return ""
+    chance = 1 / len(asked[0].options)
+    return (
+        f"; {len(asked)} multiple-choice questions, each option scored by the sum of its tokens' log-probabilities after "
+        f"“Question: … Answer:” (guessing: {chance:.0%})"
+    )

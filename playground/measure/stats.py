@@ -1,4 +1,4 @@
-"""Small statistics of repeated measurements: mean, 95 % t-interval, coefficient of variation with a grade, percentiles.
+"""Small statistics of measurements: mean, 95 % t-interval, coefficient of variation with a grade, the interval of a share, percentiles.
 
 Pure numbers, no dependency. An interval needs at least two values; without one, nothing is claimed. Example::
 
@@ -81,6 +81,16 @@ def separated(a: HasInterval, b: HasInterval) -> bool:
     if a.ci95 is None or b.ci95 is None:
         return False
     return a.ci95[1] < b.ci95[0] or b.ci95[1] < a.ci95[0]
+
+
+def wilson(hits: int, n: int) -> tuple[float, float]:
+    """The 95 % interval of a share, from `hits` of `n` independent trials (Wilson's score interval, no continuity correction)."""
+    if not 0 <= hits <= n or n < 1:
+        raise ValueError("wilson needs at least one trial, and hits from 0 to the number of trials")
+    share, z2 = hits / n, _Z95**2
+    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = _Z95 / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
+    return (max(0.0, middle - half) if hits else 0.0), (min(1.0, middle + half) if hits < n else 1.0)
 
 
 def percentile(values: Sequence[float], q: float) -> float:

@@ -38,6 +38,7 @@ from playground.core.events import (
     Warned,
 )
 from playground.core.spec import RunSpec
+from playground.core.technique import Footprint
 
 _CLOSERS = (Phase, Memory, Score, Done)
 
@@ -91,9 +92,11 @@ class Pass:
 
 @dataclass(frozen=True)
 class Trace:
-    """A run as metrics see it. `memory`: values by stage; `ending` is None for a run that was cut off."""
+    """A run as metrics see it. `footprint`: of its knobs, None where it was not given; `memory`: values by stage; `ending` is None for a
+    run that was cut off."""
 
     spec: RunSpec
+    footprint: Footprint | None = None
     warmups: tuple[Pass, ...] = ()
     timed: tuple[Pass, ...] = ()
     loaded: Loaded | None = None
@@ -111,8 +114,8 @@ class Trace:
     warnings: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, spec: RunSpec, events: Sequence[Event]) -> Trace:
-        """The trace of a run's events, in the order in which they came."""
+    def of(cls, spec: RunSpec, events: Sequence[Event], footprint: Footprint | None = None) -> Trace:
+        """The trace of a run's events, in the order in which they came; `footprint` is what metrics of efficiency need besides."""
         passes = _passes(events)
         memory: dict[str, dict[str, float]] = {}
         for event in events:
@@ -120,6 +123,7 @@ class Trace:
                 memory.setdefault(event.stage, {}).update(event.values)
         return cls(
             spec=spec,
+            footprint=footprint,
             warmups=tuple(item for item in passes if item.kind == "warmup"),
             timed=tuple(item for item in passes if item.kind == "timed"),
             loaded=_last(events, Loaded),

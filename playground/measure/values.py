@@ -1,7 +1,7 @@
 """What a metric is and what it yields: one `Metric` row a quantity, one `Value` a run.
 
-A metric's function returns per-repeat values, one value, a pooled statistic, or `Missing` with the reason: a quantity that cannot be
-measured is never 0. Example::
+A metric's function returns per-repeat values, one value, a pooled statistic, a share, or `Missing` with the reason: a quantity that
+cannot be measured is never 0. Example::
 
     Value.of([0.020, 0.021], "s", "measured")   # n=2 with an interval
     Value.of(Missing("this engine reports no KV cache"), "B", "measured").kind   # "not_available"
@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from playground.measure.stats import summarise
+from playground.measure.stats import summarise, wilson
 from playground.measure.trace import Trace
 
 Direction = Literal["lower", "higher", "none"]
@@ -36,7 +36,15 @@ class Pooled:
     n: int
 
 
-Found = Sequence[float] | float | Pooled | Missing
+@dataclass(frozen=True)
+class Counted:
+    """A share: `hits` of `n` independent trials, at least one, with Wilson's interval."""
+
+    hits: int
+    n: int
+
+
+Found = Sequence[float] | float | Pooled | Counted | Missing
 Measure = Callable[[Trace, Trace | None], Found]
 
 
@@ -55,8 +63,9 @@ class Metric:
 
 @dataclass(frozen=True)
 class Value:
-    """A metric of one run. `n`: repeats, or observations of a percentile; `ci95` and `cv`: over repeats, None where there is one value;
-    `grade` of the cv ("" without one); `reason`: why it is not available, else None."""
+    """A metric of one run. `n`: repeats, observations of a percentile, or trials of a share; `ci95` and `cv`: over repeats, None where
+    there is one value (a share has an interval and no cv); `grade` of the cv ("" without one); `reason`: why it is not available, else
+    None."""
 
     value: float | None
     unit: str
@@ -76,6 +85,8 @@ class Value:
         """The value of what a metric found; numbers that are not finite are not available."""
         if isinstance(found, Missing):
             return cls(None, unit, kind="not_available", reason=found.reason)
+        if isinstance(found, Counted):
+            return cls(found.hits / found.n, unit, found.n, wilson(found.hits, found.n), kind=kind)
         if isinstance(found, Pooled):
             numbers, n = [found.value], found.n
         else:

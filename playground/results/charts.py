@@ -8,24 +8,26 @@ replaced by the style sheet's on the page. What is not available is a note with 
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from playground.measure.metrics import METRICS
-from playground.results.numbers import Scale, digits, scale_for, shown, value_of
+from playground.results.drawing import BAR_WIDTH, COLOURS, Result, absent_note, bar_layout, hover, label, missing, panel, short
+from playground.results.memory_chart import memory
+from playground.results.numbers import Scale, digits, floor_of, scale_for, shown, value_of
+from playground.results.profile_chart import profile
+from playground.results.roofline_chart import roofline
 
-Result = Mapping[str, Any]
-SHORT = 14
-COLOURS = ("#8a8984", "#0072b2", "#d55e00", "#009e73")
-PEAKS = ("peak_allocated_bytes", "rss_growth_bytes")
-GROUPS = (
-    ("Latency", ("ttft_s", "itl_s", "itl_p95_s")),
-    ("Throughput", ("decode_tokens_per_s", "output_tokens_per_s", "prefill_tokens_per_s")),
-    ("Output quality against the baseline", ("kld_mean", "top1_agreement", "matching_tokens", "ppl")),
-)
-MEMORY_PARTS = (("weights_bytes", "Weights", 1.0), ("kv_cache_bytes", "KV cache", 0.6), ("rest_bytes", "Activations and the rest", 0.3))
+LATENCY = ("ttft_s", "itl_s", "itl_p95_s")
+THROUGHPUT = ("decode_tokens_per_s", "output_tokens_per_s", "prefill_tokens_per_s")
+ENERGY = ("j_per_token", "avg_power_w", "cost_per_million")
+EFFICIENCY = ("gpu_busy", "kernels_per_token", "mbu", "mfu")
+QUALITY = ("kld_mean", "kld_p99", "top1_agreement", "matching_tokens", "ppl", "ppl_chinese", "question_accuracy")
+OPTIONAL = (*ENERGY, *EFFICIENCY, "kld_p99", "ppl_chinese", "question_accuracy")
+FROM_ONE = ("top1_agreement",)
+AROUND_BASELINE = ("ppl",)
+FLOOR_WORDS = "Dashed: noise floor {}, the baseline against itself at another batch shape."
 
 
 @dataclass(frozen=True)
@@ -42,12 +44,30 @@ class Bar:
         value = self.metric.get("value")
         return None if value is None or self.metric.get("kind") == "not_available" else float(value)
 
+    @property
+    def ends(self) -> tuple[float, float] | None:
+        """The 95 % interval, None where there is none."""
+        ends = self.metric.get("ci95")
+        return (float(ends[0]), float(ends[1])) if ends else None
+
+    @property
+    def reach(self) -> float:
+        """Where the bar and its interval end."""
+        return max(abs(self.value or 0.0), self.ends[1] if self.ends else 0.0)
+
 
 def charts(results: Sequence[Result], names: Sequence[str]) -> dict[str, Any]:
     """Everything that assets/live_charts.js draws for a finished experiment: legend and groups of panels."""
-    groups = [{"title": title, "panels": [bars(metric, results, names) for metric in metrics]} for title, metrics in GROUPS]
-    groups.insert(1, {"title": "Memory", "panels": [memory(results, names)]})
-    return {"legend": legend(names), "groups": groups}
+    groups = [
+        _group("Latency", LATENCY, results, names),
+        {"title": "Memory", "panels": [memory(results, names)]},
+        _group("Throughput", THROUGHPUT, results, names),
+        _group("Energy", ENERGY, results, names),
+        _group("Efficiency", EFFICIENCY, results, names),
+        {"title": "Why", "wide": True, "panels": [drawn for drawn in (profile(results, names), roofline(results, names)) if drawn]},
+        _group("Output quality against the baseline", QUALITY, results, names),
+    ]
+    return {"legend": legend(names), "groups": [group for group in groups if group["panels"] or group.get("note")]}
 
 
 def legend(names: Sequence[str]) -> list[dict[str, Any]]:
@@ -55,54 +75,79 @@ def legend(names: Sequence[str]) -> list[dict[str, Any]]:
     return [{"name": name, "variant": index} for index, name in enumerate(names)]
 
 
+def _group(title: str, metrics: Sequence[str], results: Sequence[Result], names: Sequence[str]) -> dict[str, Any]:
+    """Panels of those metrics; where none of an optional group has a value, one line with the reason in their place."""
+    wanted = [name for name in metrics if name in METRICS]
+    have = [name for name in wanted if name not in OPTIONAL or any(value_of(result, name) is not None for result in results)]
+    group: dict[str, Any] = {"title": title, "panels": [bars(metric, results, names) for metric in have]}
+    if wanted and not have:
+        reasons = dict.fromkeys(str(_metric(result, wanted[0]).get("reason") or "not measured") for result in results)
+        group["note"] = f"Not available: {'; '.join(reasons)}"
+    return group
+
+
+def _metric(result: Result, name: str) -> Mapping[str, Any]:
+    return result.get("metrics", {}).get(name) or missing(result)
+
+
 def bars(metric: str, results: Sequence[Result], names: Sequence[str]) -> dict[str, Any]:
-    """One metric of all variants, with 95 % intervals where there are any and the formula on hover."""
+    """One metric of all variants, with 95 % intervals where there are any, the noise floor of a quality metric, the formula on hover."""
     about = METRICS[metric]
-    rows = [Bar(i, name, r.get("metrics", {}).get(metric) or _failed(r)) for i, (r, name) in enumerate(zip(results, names, strict=True))]
+    rows = [Bar(index, name, _metric(result, metric)) for index, (result, name) in enumerate(zip(results, names, strict=True))]
     present = [bar for bar in rows if bar.value is not None]
     if not present:
-        return _absent(metric, about.title, rows)
+        reasons = dict.fromkeys(str(bar.metric.get("reason") or "not measured") for bar in rows)
+        return {"id": metric, "title": about.title, "figure": None, "note": f"Not available: {'; '.join(reasons)}"}
+    floor = floor_of(results[0], metric) if results else None
     scale = scale_for(max(abs(bar.value or 0) for bar in present), about.unit)
-    traces = [trace for bar in present for trace in (_bar(bar, scale, about.formula), _label(bar, scale))]
-    notes = [_note(bar.name, str(bar.metric.get("reason") or "not measured")) for bar in rows if bar.value is None]
-    layout = _layout(names, scale.unit)
-    largest = max(_reach(bar) * scale.factor for bar in present) or 1.0
-    layout["xaxis"]["range"] = [0, largest * 1.5]
-    return _panel(metric, about.title, {"data": traces, "layout": {**layout, "annotations": notes}}, len(names))
+    traces = [trace for bar in present for trace in (_bar(bar, scale, about.formula), _value(bar, scale))]
+    layout = bar_layout(names, scale.unit)
+    band = _band(metric, floor, rows[0].value)
+    far = max([*(bar.reach for bar in present), *(band if band else ())]) * scale.factor or 1.0
+    layout["xaxis"]["range"] = [0, far * 1.5]
+    layout["annotations"] = [_absent(bar, floor, about.unit) for bar in rows if bar.value is None]
+    if band:
+        layout["shapes"] = _floor_shapes(band, scale)
+    figure = {"data": traces, "layout": layout}
+    note = {"note": FLOOR_WORDS.format(_floor_words(metric, floor or 0.0, about.unit))} if band else {}
+    return panel(metric, about.title, figure, len(names), **note)
 
 
-def _absent(metric: str, title: str, rows: Sequence[Bar]) -> dict[str, Any]:
-    """A panel without a figure: why no variant has this metric."""
-    reasons = dict.fromkeys(str(bar.metric.get("reason") or "not measured") for bar in rows)
-    return {"id": metric, "title": title, "figure": None, "note": f"Not available: {'; '.join(reasons)}"}
+def _absent(bar: Bar, floor: float | None, unit: str) -> dict[str, Any]:
+    if bar.variant == 0 and floor is not None:
+        return absent_note(bar.name, f"noise floor {shown(floor, unit)}", "")
+    return absent_note(bar.name, str(bar.metric.get("reason") or "not measured"))
 
 
-def memory(results: Sequence[Result], names: Sequence[str]) -> dict[str, Any]:
-    """Weights, KV cache and the rest stacked, the measured peak as a mark."""
-    known = [value for r in results for name in (*PEAKS, "weights_bytes") if (value := value_of(r, name)) is not None]
-    scale = scale_for(max(known, default=0.0), "B")
-    traces = [_part(i, r, name, part, scale) for i, (r, name) in enumerate(zip(results, names, strict=True)) for part in MEMORY_PARTS]
-    marks = [_peak(i, r, name, scale) for i, (r, name) in enumerate(zip(results, names, strict=True))]
-    data = [trace for trace in (*traces, *marks) if trace is not None]
-    notes = [_note(name, _memory_reason(r)) for r, name in zip(results, names, strict=True) if value_of(r, "weights_bytes") is None]
-    layout = _layout(names, scale.unit)
-    layout["xaxis"] |= {"range": [0, max(known, default=1.0) * scale.factor * 1.25 or 1.0], "visible": bool(known)}
-    figure = {"data": data, "layout": {**layout, "barmode": "stack", "annotations": notes}}
-    panel = _panel("memory", "Weights, KV cache and the rest", figure, len(names))
-    return {
-        **panel,
-        "wide": True,
-        "note": "Full colour: weights. Lighter: KV cache. Lightest: activations and the rest. Line: measured peak.",
-    }
+def _band(metric: str, floor: float | None, baseline: float | None) -> tuple[float, float] | None:
+    """Values that noise alone gives: from the perfect one to the floor, or the floor around the baseline's; None without a floor."""
+    if floor is None:
+        return None
+    if metric in AROUND_BASELINE:
+        return None if baseline is None else (max(0.0, baseline - floor), baseline + floor)
+    if metric in FROM_ONE:
+        return floor, 1.0
+    return (floor, floor) if metric == "matching_tokens" else (0.0, floor)
+
+
+def _floor_words(metric: str, floor: float, unit: str) -> str:
+    return f"± {shown(floor, unit)}" if metric in AROUND_BASELINE else shown(floor, unit)
+
+
+def _floor_shapes(band: tuple[float, float], scale: Scale) -> list[dict[str, Any]]:
+    """The band of noise and dashed lines at those of its ends that are measured."""
+    low, high = band[0] * scale.factor, band[1] * scale.factor
+    box = {"type": "rect", "x0": low, "x1": high, "yref": "paper", "y0": 0, "y1": 1, "line": {"width": 0}, "opacity": 0.5, "layer": "below"}
+    ends = {low, high} - {0.0, scale.factor}  # a perfect value is no measured end
+    lines = [
+        {"type": "line", "x0": x, "x1": x, "yref": "paper", "y0": 0, "y1": 1, "line": {"width": 1.4, "dash": "dash"}} for x in sorted(ends)
+    ]
+    return [box, *lines]
 
 
 def _bar(bar: Bar, scale: Scale, formula: str) -> dict[str, Any]:
     value = (bar.value or 0.0) * scale.factor
-    ends = bar.metric.get("ci95")
-    spread = (ends[1] - ends[0]) / 2 * scale.factor if ends else None
-    words = f"{digits(value)} {scale.unit}".strip()
-    about = f"{words} ± {digits(spread, 2)}" if spread is not None else words
-    hover = _hover(bar.name, f"{about}, n = {bar.metric.get('n')}", formula)
+    about = f"{digits(value)} {scale.unit}".strip()
     trace: dict[str, Any] = {
         "type": "bar",
         "orientation": "h",
@@ -110,132 +155,18 @@ def _bar(bar: Bar, scale: Scale, formula: str) -> dict[str, Any]:
         "y": [short(bar.name)],
         "meta": {"variant": bar.variant},
         "marker": {"color": COLOURS[bar.variant % 4]},
-        "width": 0.62,
-        "hovertemplate": hover,
+        "width": BAR_WIDTH,
         "showlegend": False,
     }
-    if spread is not None:
-        trace["error_x"] = {"type": "data", "array": [spread], "thickness": 1.4, "width": 4}
+    if bar.ends:
+        above, below = bar.ends[1] * scale.factor - value, value - bar.ends[0] * scale.factor
+        trace["error_x"] = {"type": "data", "symmetric": False, "array": [above], "arrayminus": [below], "thickness": 1.4, "width": 4}
+        even = abs(above - below) <= 1e-6 * max(above, below)
+        about += f" ± {digits(above, 2)}" if even else f" ({digits(value - below)} to {digits(value + above)})"
+    trace["hovertemplate"] = hover(bar.name, f"{about}, n = {bar.metric.get('n')}", formula)
     return trace
 
 
-def _label(bar: Bar, scale: Scale) -> dict[str, Any]:
+def _value(bar: Bar, scale: Scale) -> dict[str, Any]:
     """The value in words, right of the bar and of its interval."""
-    return {
-        "type": "scatter",
-        "mode": "text",
-        "x": [_reach(bar) * scale.factor],
-        "y": [short(bar.name)],
-        "meta": {"variant": bar.variant},
-        "text": [f" {digits((bar.value or 0.0) * scale.factor)}"],
-        "textposition": "middle right",
-        "cliponaxis": False,
-        "hoverinfo": "skip",
-        "showlegend": False,
-    }
-
-
-def _reach(bar: Bar) -> float:
-    ends = bar.metric.get("ci95")
-    return max(abs(bar.value or 0.0), float(ends[1]) if ends else 0.0)
-
-
-def _part(index: int, result: Result, name: str, part: tuple[str, str, float], scale: Scale) -> dict[str, Any] | None:
-    metric, title, opacity = part
-    value = value_of(result, metric)
-    if value is None:
-        return None
-    return {
-        "type": "bar",
-        "orientation": "h",
-        "x": [max(0.0, value) * scale.factor],
-        "y": [short(name)],
-        "meta": {"variant": index},
-        "marker": {"color": COLOURS[index % 4], "opacity": opacity},
-        "width": 0.62,
-        "hovertemplate": _hover(name, f"{title}: {shown(value, 'B')}", METRICS[metric].formula),
-        "showlegend": False,
-    }
-
-
-def _peak(index: int, result: Result, name: str, scale: Scale) -> dict[str, Any] | None:
-    metric = next((peak for peak in PEAKS if value_of(result, peak) is not None), None)
-    if metric is None:
-        return None
-    value = value_of(result, metric) or 0.0
-    return {
-        "type": "scatter",
-        "mode": "markers+text",
-        "x": [value * scale.factor],
-        "y": [short(name)],
-        "meta": {"variant": index},
-        "marker": {"symbol": "line-ns", "size": 22, "color": COLOURS[index % 4], "line": {"width": 3, "color": COLOURS[index % 4]}},
-        "text": [f"  {shown(value, 'B')}"],
-        "textposition": "middle right",
-        "cliponaxis": False,
-        "hovertemplate": _hover(name, f"peak: {shown(value, 'B')}", METRICS[metric].formula),
-        "showlegend": False,
-    }
-
-
-def _layout(names: Sequence[str], x_title: str) -> dict[str, Any]:
-    shown_names = [short(name) for name in names]
-    return {
-        "margin": {"l": 8, "r": 8, "t": 4, "b": 40},
-        "xaxis": {"title": {"text": x_title, "standoff": 6}, "rangemode": "tozero", "nticks": 5, "zeroline": True},
-        "yaxis": {
-            "showgrid": False,
-            "type": "category",
-            "categoryorder": "array",
-            "categoryarray": shown_names[::-1],
-            "range": [-0.5, len(names) - 0.5],
-        },
-        "bargap": 0.3,
-        "showlegend": False,
-    }
-
-
-def _panel(name: str, title: str, figure: dict[str, Any], rows: int) -> dict[str, Any]:
-    return {"id": name, "title": title, "figure": figure, "height": 64 + 36 * rows}
-
-
-def _note(name: str, reason: str) -> dict[str, Any]:
-    return {
-        "x": 0,
-        "xref": "paper",
-        "y": short(name),
-        "xanchor": "left",
-        "align": "left",
-        "showarrow": False,
-        "text": _wrapped(f"not available: {reason}", 24),
-        "hovertext": _plain(reason),
-        "font": {"size": 11},
-    }
-
-
-def _failed(result: Result) -> dict[str, Any]:
-    message = (result.get("error") or {}).get("message")
-    return {"kind": "not_available", "reason": message or f"the run was {result.get('status', 'not finished')}"}
-
-
-def _memory_reason(result: Result) -> str:
-    metric = result.get("metrics", {}).get("weights_bytes") or _failed(result)
-    return str(metric.get("reason") or "not measured")
-
-
-def short(name: str) -> str:
-    """A name for an axis: as it is where it is short, else what stands before its colon ("Baseline", "B")."""
-    return _plain(name if len(name) <= SHORT else name.split(":")[0][:SHORT])
-
-
-def _hover(name: str, words: str, formula: str) -> str:
-    return f"<b>{_plain(name)}</b><br>{words}<br><i>{_wrapped(formula)}</i><extra></extra>"
-
-
-def _plain(text: str) -> str:
-    """Text without what Plotly would read as markup."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
-def _wrapped(text: str, width: int = 60) -> str:
-    return "<br>".join(_plain(line) for line in textwrap.wrap(text, width, max_lines=3, placeholder=" …"))
+    return label(bar.variant, bar.name, bar.reach * scale.factor, digits((bar.value or 0.0) * scale.factor))

@@ -31,4 +31,9 @@ def first_schema(connection: sqlite3.Connection) -> None:
         connection.execute(statement)
 
 
-MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [first_schema]
+def ceilings(connection: sqlite3.Connection) -> None:
+    """What devices can do at best, one row a device and dtype."""
+    connection.execute("CREATE TABLE ceilings (key TEXT PRIMARY KEY, event TEXT NOT NULL)")
+
+
+MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [first_schema, ceilings]

@@ -1,4 +1,4 @@
-"""Numbers for people: three significant digits, a unit that fits, and what a change against the baseline means.
+"""Numbers for people: three significant digits, a unit that fits, what a change against the baseline means, how steady a value is.
 
 Example::
 
@@ -18,6 +18,9 @@ from playground.measure.stats import separated
 Metric = Mapping[str, Any]
 _TIMES = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
 _BYTES = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B"))
+_SI = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
+_RATES = ("FLOP/s", "B/s")
+FLOOR = "_floor"
 SHARES = ("share", "ratio", "fraction", "1")
 NO_DIFFERENCE = "no difference that this run can show"
 
@@ -51,6 +54,9 @@ def scale_for(largest: float, unit: str) -> Scale:
     if unit in ("B", "bytes"):
         factor, name = next(((f, n) for f, n in _BYTES if abs(largest) >= f), _BYTES[-1])
         return Scale(1 / factor, name)
+    if unit in _RATES:
+        factor, name = next(((f, n) for f, n in _SI if abs(largest) >= f), _SI[-1])
+        return Scale(1 / factor, name + unit)
     return Scale(100.0, "%") if unit in SHARES else Scale(1.0, unit)
 
 
@@ -72,7 +78,9 @@ def digits(number: float, significant: int = 3) -> str:
 
 
 def shown(number: float, unit: str) -> str:
-    """A number with its unit."""
+    """A number with its unit; dollars before the number."""
+    if unit == "$":
+        return f"${digits(number)}"
     scale = scale_for(number, unit)
     return f"{digits(number * scale.factor)} {scale.unit}".strip()
 
@@ -82,8 +90,10 @@ def interval(metric: Metric) -> str:
     ends = metric.get("ci95")
     if not ends or metric.get("value") is None:
         return ""
-    scale = scale_for(float(metric["value"]), str(metric.get("unit", "")))
-    return f"± {digits((ends[1] - ends[0]) / 2 * scale.factor, 2)} {scale.unit}".strip()
+    unit = str(metric.get("unit", ""))
+    scale = scale_for(float(metric["value"]), unit)
+    half = digits((ends[1] - ends[0]) / 2 * scale.factor, 2)
+    return f"± ${half}" if unit == "$" else f"± {half} {scale.unit}".strip()
 
 
 def value_of(result: Mapping[str, Any], name: str) -> float | None:
@@ -91,6 +101,25 @@ def value_of(result: Mapping[str, Any], name: str) -> float | None:
     metric = result.get("metrics", {}).get(name) or {}
     value = metric.get("value")
     return None if value is None or metric.get("kind") == "not_available" else float(value)
+
+
+def floor_of(result: Mapping[str, Any], name: str) -> float | None:
+    """The noise floor of a quality metric, which a baseline's result has beside it; None where it was not measured."""
+    return value_of(result, name + FLOOR)
+
+
+def spread_about(metric: Metric) -> str:
+    """What an interval stands on: "95 % interval over 5 passes, which vary by 1.2 % (excellent)"."""
+    cv, grade = metric.get("cv"), metric.get("grade")
+    if cv is None or not grade:
+        return f"95 % interval, n = {metric.get('n')}"
+    return f"95 % interval over {metric.get('n')} passes, which vary by {digits(float(cv) * 100, 2)} % ({grade})"
+
+
+def unstable(metric: Metric) -> str:
+    """ "31 %" where the repeats vary so much that the mean says little; "" elsewhere."""
+    cv = metric.get("cv")
+    return f"{digits(float(cv) * 100, 2)} %" if cv is not None and metric.get("grade") == "unstable" else ""
 
 
 def change(metric: Metric, baseline: Metric) -> Change | None:

@@ -1,6 +1,7 @@
 """The result document of one run: what the CLI prints with `--json`, the API returns and the store keeps. Derived from raw events alone.
 
-Pure. The schema is fixed: spec, label, fingerprint, status, error, provenance, evidence, metrics, outputs, quality_about, verdict.
+Pure. The schema is fixed: spec, label, fingerprint, status, error, provenance, evidence, metrics, outputs, quality_about, and what
+`explain` adds: verdict, prediction, prediction_reason, roofline, profile, departures, expectations.
 Example::
 
     result(spec, events, baseline=(other_spec, other_events))["metrics"]["itl_s"]["value"]
@@ -12,19 +13,24 @@ from collections.abc import Sequence
 from typing import Any
 
 from playground.core.events import Cancelled, Done, Event, Failed
+from playground.core.plan import Techniques, footprint_of
 from playground.core.spec import RunSpec
 from playground.measure.metrics import derive
 from playground.measure.trace import Trace
+from playground.results.explain import Measured, explain
+from playground.techniques import techniques
 
 INTERRUPTED = {"kind": "crash", "message": "The program ended in the middle of this run; these are the events that it had.", "detail": ""}
-NO_VERDICT = {"bottleneck": "unknown", "sentence": "This run took no profile, so its bottleneck is not known."}
 
 
 def result(spec: RunSpec, events: Sequence[Event], baseline: tuple[RunSpec, Sequence[Event]] | None = None) -> dict[str, Any]:
     """Plain JSON values. `status`: done, failed, cancelled, or interrupted where the events stop without an ending; `baseline`: spec and
     events to compare with, None for the baseline itself and for a single run."""
-    trace = Trace.of(spec, events)
-    values = derive(trace, None if baseline is None else Trace.of(*baseline))
+    known = techniques()
+    against = None if baseline is None else _trace(*baseline, known)
+    trace = _trace(spec, events, known)
+    values = derive(trace, against)
+    theirs = None if against is None else Measured(against, derive(against, None))
     return {
         "spec": spec.to_dict(),
         "label": spec.label,
@@ -38,8 +44,12 @@ def result(spec: RunSpec, events: Sequence[Event], baseline: tuple[RunSpec, Sequ
             {"prompt": output.prompt, "text": "".join(output.pieces), "token_ids": list(output.token_ids)} for output in trace.outputs
         ],
         "quality_about": trace.score.about if trace.score else "",
-        "verdict": dict(NO_VERDICT),
+        **explain(Measured(trace, values), theirs, known),
     }
+
+
+def _trace(spec: RunSpec, events: Sequence[Event], known: Techniques) -> Trace:
+    return Trace.of(spec, events, footprint_of(spec, known))
 
 
 def status(trace: Trace) -> str:

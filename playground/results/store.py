@@ -16,7 +16,7 @@ import os
 import secrets
 import sqlite3
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +24,7 @@ from typing import Any
 
 import psutil
 
-from playground.core.events import Event, from_json, to_json
+from playground.core.events import Ceilings, Event, from_json, to_json
 from playground.core.places import home
 from playground.core.problem import Problem
 from playground.core.spec import RunSpec
@@ -179,6 +179,21 @@ class Store:
         for row in gone:
             self._interrupt(row["experiment"], row["position"])
         return len(gone)
+
+    def ceilings(self) -> dict[str, dict[str, Any]]:
+        """What devices can do at best, as it was measured: fields of core.events.Ceilings by their key."""
+        with self._database.reading() as connection:
+            return {row["key"]: json.loads(row["event"]) for row in connection.execute("SELECT key, event FROM ceilings")}
+
+    def keep_ceilings(self, found: Ceilings) -> None:
+        """Remember what was measured."""
+        with self._database.writing() as connection:
+            connection.execute("INSERT OR REPLACE INTO ceilings VALUES (?, ?)", (found.key, _json(asdict(found))))
+
+    def forget_ceilings(self) -> None:
+        """Let the next run on each device measure again."""
+        with self._database.writing() as connection:
+            connection.execute("DELETE FROM ceilings")
 
     def delete(self, experiment: str) -> None:
         """Forget an experiment with everything in it; raises Problem("user") for an unknown id."""

@@ -1,7 +1,8 @@
 """Variants one after the other, against the first one, the baseline: events out, then result documents, kept where there is a store.
 
-A variant that fails does not stop the next ones; Stop cancels the current one and all that follow. A store or a disk that fails costs a
-warning and the keeping, never the run. Example::
+Where the protocol asks for several rounds, the variants alternate (A B A B), each time in a fresh worker, so that a machine that drifts,
+heats up or is shared favours none of them; a variant's events of all rounds are one run. A variant that fails does not stop the next ones;
+Stop cancels the current one and all that follow. A store or a disk that fails costs a warning and the keeping, never the run. Example::
 
     experiment = run_experiment(specs, runner, threading.Event(), store=store, title="Precision ladder")
     for variant, event in experiment: print(variant, event)
@@ -10,52 +11,41 @@ warning and the keeping, never the run. Example::
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Collection, Generator, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from playground.core.events import ENDINGS, Event, Warned
+from playground.core.events import ENDINGS, Ceilings, Done, Event, Phase, Warned
 from playground.core.places import home
 from playground.core.problem import Problem
 from playground.core.spec import RunSpec
 from playground.results.result import result
 from playground.results.store import alive, owner
+from playground.run.keeper import Keeper, Keeps
 
-STORE_S = 1.0
-NO_FOLDER = Path("no folder for the baseline") / "logprobs.npy"  # its absence becomes the reason why a comparison is missing
+NO_FOLDER = Path("no folder for the baseline") / "baseline"  # its absence becomes the reason why a comparison is missing
 
 
 class Runs(Protocol):
     """What an experiment needs of a Runner."""
 
     def run(
-        self, spec: RunSpec, *, reference: Path | None = None, save_reference: Path | None = None, cancel: threading.Event
+        self,
+        spec: RunSpec,
+        *,
+        reference: Path | None = None,
+        save_reference: Path | None = None,
+        ceilings: Mapping[str, Mapping[str, Any]] | None = None,
+        fresh: bool = False,
+        cancel: threading.Event,
     ) -> Generator[Event | None, None, None]:
         """See `run.runner.Runner.run`."""
-
-
-class Keeps(Protocol):
-    """What experiments and their queue need of a results.store.Store; every method may raise Problem."""
-
-    def create(self, title: str, specs: Sequence[RunSpec]) -> str:
-        """A new experiment's id."""
-
-    def begin(self, experiment_id: str, variant: int) -> None:
-        """The variant runs now."""
-
-    def append(self, experiment_id: str, variant: int, events: Sequence[Event]) -> None:
-        """Further events of the variant."""
-
-    def finish(self, experiment_id: str, variant: int, result: dict[str, Any]) -> None:
-        """The variant ended with this result document."""
-
-    def mark_interrupted(self, over: Collection[str] = ()) -> int:
-        """What still looks alive in these experiments is not."""
 
 
 class Experiment(Iterator[tuple[int, Event]]):
@@ -65,10 +55,11 @@ class Experiment(Iterator[tuple[int, Event]]):
     None where nothing is kept. Closing it early ends the worker.
     """
 
-    def __init__(self, specs: Sequence[RunSpec], runner: Runs, cancel: threading.Event, keeper: _Keeper) -> None:
+    def __init__(self, specs: Sequence[RunSpec], runner: Runs, cancel: threading.Event, keeper: Keeper) -> None:
         self.results: list[dict[str, Any]] = []
         self.events: list[list[Event]] = []
         self._specs, self._runner, self._cancel, self._keeper = tuple(specs), runner, cancel, keeper
+        self._endings: dict[int, Event] = {}
         self._steps = self._run()
 
     @property
@@ -89,34 +80,69 @@ class Experiment(Iterator[tuple[int, Event]]):
             logprobs = NO_FOLDER
             if compared:
                 try:
-                    logprobs = Path(stack.enter_context(_baseline_folder())) / "logprobs.npy"
+                    logprobs = Path(stack.enter_context(_baseline_folder())) / "baseline"
                 except OSError as error:
                     message = (
                         f"Quality is not compared with the baseline: its figures have no place on the disk ({error.strerror or error})."
                     )
                     yield 0, Warned(time.perf_counter_ns(), message)
-            for variant, spec in enumerate(self._specs):
-                compares = compared and spec.protocol.quality
-                reference = logprobs if compares and variant > 0 else None
-                save = logprobs if compares and variant == 0 and logprobs != NO_FOLDER else None
-                for event in self._variant(variant, spec, reference, save):
-                    yield variant, event
+            rounds = max(spec.protocol.rounds for spec in self._specs)
+            for number in range(rounds):
+                for variant, spec in enumerate(self._specs):
+                    compares = compared and spec.protocol.quality
+                    reference = logprobs if compares and variant > 0 else None
+                    save = logprobs if compares and variant == 0 and logprobs != NO_FOLDER else None
+                    for event in self._part(variant, number, rounds, reference, save):
+                        yield variant, event
 
-    def _variant(self, variant: int, spec: RunSpec, reference: Path | None, save: Path | None) -> Iterator[Event]:
-        seen: list[Event] = []
-        self.events.append(seen)
-        yield from self._keeper.begin(variant)
-        with closing(self._runner.run(spec, reference=reference, save_reference=save, cancel=self._cancel)) as events:
+    def _part(self, variant: int, number: int, rounds: int, reference: Path | None, save: Path | None) -> Iterator[Event]:
+        """One round of one variant. Its ending waits for the last round, and one that is no Done ends the variant's work."""
+        spec, last, held = self._specs[variant], number == rounds - 1, self._endings.get(variant)
+        if number == 0:
+            self.events.append([])
+            yield from self._keeper.begin(variant)
+        if held is not None:
+            yield from self._next(variant, held) if last else ()
+            return
+        if rounds > 1:
+            yield from self._next(variant, Phase(time.perf_counter_ns(), "round", f"round {number + 1} of {spec.protocol.rounds}"))
+        paths = {"reference": reference, "save_reference": save}
+        steps = self._runner.run(part_of(spec, number), **paths, ceilings=self._keeper.ceilings(), fresh=rounds > 1, cancel=self._cancel)
+        with closing(steps) as events:
             for event in events:
-                if event is not None:
-                    seen.append(event)
-                if isinstance(event, ENDINGS):
-                    self.results.append(result(spec, seen, (self._specs[0], self.events[0]) if variant else None))
-                    yield from self._keeper.finish(variant, seen, self.results[-1])
-                else:
-                    yield from self._keeper.append(variant, seen)
-                if event is not None:
-                    yield event
+                if last or not isinstance(event, ENDINGS):
+                    yield from self._next(variant, event)
+                    continue
+                if not isinstance(event, Done) or number + 1 == spec.protocol.rounds:
+                    self._endings[variant] = event
+                yield from self._keeper.append(variant, self.events[variant], now=True)
+
+    def _next(self, variant: int, event: Event | None) -> Iterator[Event]:
+        """Note an event, keep it, pass it on; an ending makes the result first."""
+        spec, seen = self._specs[variant], self.events[variant]
+        if event is not None:
+            seen.append(event)
+        if isinstance(event, Ceilings) and event.fresh:
+            self._keeper.keep_ceilings(event)
+        if isinstance(event, ENDINGS):
+            self.results.append(result(spec, seen, (self._specs[0], self.events[0]) if variant else None))
+            yield from self._keeper.finish(variant, seen, self.results[-1])
+        else:
+            yield from self._keeper.append(variant, seen)
+        if event is not None:
+            yield event
+
+
+def part_of(spec: RunSpec, number: int) -> RunSpec:
+    """What one round of several runs: its share of the repeats; energy, quality and profile in the first round only."""
+    protocol = spec.protocol
+    if protocol.rounds == 1:
+        return spec
+    share, more = divmod(protocol.repeats, protocol.rounds)
+    part = dataclasses.replace(protocol, repeats=share + (number < more), rounds=1)
+    if number:
+        part = dataclasses.replace(part, energy=False, quality=False, profile=False)
+    return spec.replace(protocol=part)
 
 
 def run_experiment(
@@ -135,7 +161,7 @@ def run_experiment(
     """
     if not specs:
         raise Problem("user", "An experiment needs at least one variant.")
-    keeper = _Keeper(store, experiment_id)
+    keeper = Keeper(store, experiment_id)
     keeper.create(title, specs)
     if keeper.experiment_id is not None and on_created:
         on_created(keeper.experiment_id)
@@ -156,68 +182,3 @@ def _baseline_folder() -> tempfile.TemporaryDirectory[str]:
     clear_leftovers()
     pid, started = owner()
     return tempfile.TemporaryDirectory(prefix=f"baseline-{pid}-{started:.0f}-", dir=home(), ignore_cleanup_errors=True)
-
-
-class _Keeper:
-    """Writes to the store, at most once in STORE_S while events come. When that fails, the next try is at the variant's end, so that a slow
-    disk does not hold up the run. A step returns the warning of the experiment's first failure, once."""
-
-    def __init__(self, store: Keeps | None, experiment_id: str | None) -> None:
-        self.experiment_id = experiment_id
-        self._store = store
-        self._written = 0
-        self._last = 0.0
-        self._failing = False
-        self._late: dict[int, dict[str, Any]] = {}  # results that are not in the store yet
-        self._warned: list[Warned] | None = None
-
-    def create(self, title: str, specs: Sequence[RunSpec]) -> None:
-        """Make the experiment in the store, if the caller has not."""
-        with self._trying() as store:
-            if store and self.experiment_id is None:
-                self.experiment_id = store.create(title, specs)
-
-    def begin(self, variant: int) -> list[Warned]:
-        """Mark the variant as running."""
-        self._written, self._last, self._failing = 0, time.monotonic(), False
-        with self._trying() as store:
-            if store and self.experiment_id:
-                store.begin(self.experiment_id, variant)
-        return self._warnings()
-
-    def append(self, variant: int, seen: Sequence[Event], *, now: bool = False) -> list[Warned]:
-        """Write what is new, if it is time."""
-        if now or (not self._failing and time.monotonic() - self._last >= STORE_S):
-            with self._trying() as store:
-                if store and self.experiment_id and len(seen) > self._written:
-                    store.append(self.experiment_id, variant, seen[self._written :])
-                    self._written = len(seen)
-            self._last = time.monotonic()
-        return self._warnings()
-
-    def finish(self, variant: int, seen: Sequence[Event], document: dict[str, Any]) -> list[Warned]:
-        """Write the rest and the result, and the results that could not be written before."""
-        warned = self.append(variant, seen, now=True)
-        self._late[variant] = document
-        with self._trying() as store:
-            if store and self.experiment_id:
-                for number in sorted(self._late):
-                    store.finish(self.experiment_id, number, self._late[number])
-                    del self._late[number]
-        return warned + self._warnings()
-
-    @contextmanager
-    def _trying(self) -> Iterator[Keeps | None]:
-        try:
-            yield self._store
-        except Problem as problem:
-            self._failing = True
-            if self._warned is None:
-                message = f"{problem.message.rstrip('.')}. The run goes on, but it may not be kept, or not all of it."
-                self._warned = [Warned(time.perf_counter_ns(), message)]
-
-    def _warnings(self) -> list[Warned]:
-        given = list(self._warned or ())
-        if self._warned:
-            self._warned.clear()
-        return given

@@ -1,4 +1,4 @@
-"""What a run will need before anything is loaded: the memory estimate of a spec, and a sentence where it will not fit.
+"""What a run will need before anything is loaded: the memory estimate of a spec, a sentence where it will not fit, and its speed.
 
 Example::
 
@@ -7,25 +7,18 @@ Example::
 
 from __future__ import annotations
 
+from playground.core.events import Ceilings
 from playground.core.machine import Machine
-from playground.core.plan import Techniques, ordered
+from playground.core.plan import Techniques, footprint_of
 from playground.core.problem import Problem
 from playground.core.spec import RunSpec
-from playground.core.technique import Footprint
 from playground.measure.estimate import Estimate, estimate
+from playground.measure.roofline import Prediction, predict_run
 from playground.models.model import ModelFacts
 from playground.results.numbers import shown
 
 CHARACTERS_PER_TOKEN = 4
 TEMPLATE_TOKENS = 30
-
-
-def footprint_of(spec: RunSpec, techniques: Techniques) -> Footprint:
-    """How the knobs of a complete spec change memory."""
-    footprint = Footprint()
-    for technique in ordered(techniques):
-        footprint = technique.footprint(spec.knobs, footprint)
-    return footprint
 
 
 def guessed_prompt_tokens(spec: RunSpec) -> int:
@@ -40,6 +33,18 @@ def estimate_of(spec: RunSpec, facts: ModelFacts | None, techniques: Techniques)
         return None
     try:
         return estimate(facts.config, footprint_of(spec, techniques), guessed_prompt_tokens(spec), spec.workload.max_new_tokens)
+    except Problem:
+        return None
+
+
+def prediction_of(spec: RunSpec, facts: ModelFacts | None, techniques: Techniques, ceilings: Ceilings | None) -> Prediction | None:
+    """Step time, TTFT, tokens a second and memory of a complete spec; None where the model's sizes or the device's ceilings are not
+    known. `ceilings`: of the device and of the number format in which the spec computes."""
+    if facts is None or not facts.config or ceilings is None:
+        return None
+    try:
+        footprint = footprint_of(spec, techniques)
+        return predict_run(facts.config, footprint, ceilings, guessed_prompt_tokens(spec), spec.workload.max_new_tokens)
     except Problem:
         return None
 

@@ -20,7 +20,8 @@ from typing import Any, Literal
 from playground.core.events import Event, Failed, Loaded, Phase, Warned
 from playground.core.problem import Problem
 from playground.core.spec import RunSpec
-from playground.run.experiment import Keeps, Runs, run_experiment
+from playground.run.experiment import Runs, run_experiment
+from playground.run.keeper import Keeps
 from playground.run.runner import Runner
 
 KEPT_JOBS = 20

@@ -17,9 +17,10 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -59,11 +60,19 @@ class Runner:
         return self._child.pid if self._child else None
 
     def run(
-        self, spec: RunSpec, *, reference: Path | None = None, save_reference: Path | None = None, cancel: threading.Event
+        self,
+        spec: RunSpec,
+        *,
+        reference: Path | None = None,
+        save_reference: Path | None = None,
+        ceilings: Mapping[str, Mapping[str, Any]] | None = None,
+        fresh: bool = False,
+        cancel: threading.Event,
     ) -> Generator[Event | None, None, None]:
         """Events of one run. A spec that cannot run fails without a worker being started; `cancel` may be set from any thread.
 
-        reference, save_reference: see `run.execute.execute`. Closing the iterator before its end ends the worker.
+        reference, save_reference, ceilings: see `run.execute.execute`; fresh: in a new worker, whatever the present one has loaded.
+        Closing the iterator before its end ends the worker.
         """
         if cancel.is_set():
             yield Cancelled(time.perf_counter_ns())
@@ -71,12 +80,15 @@ class Runner:
         try:
             engine = engine_class(spec.engine)
             spec = plan_for(spec, techniques(), engine, probe()).spec
+            if fresh:
+                self.close()
             child = self._child_for(load_key(spec, techniques()))
         except (Problem, OSError) as error:
             yield from_exception(error)
             return
         paths = {"reference": reference, "save_reference": save_reference}
-        child.send({"cmd": "run", "spec": spec.to_dict(), **{name: str(path) if path else None for name, path in paths.items()}})
+        settings = {name: str(path) if path else None for name, path in paths.items()}
+        child.send({"cmd": "run", "spec": spec.to_dict(), **settings, "ceilings": dict(ceilings or {})})
         gauges = Gauges(child.pid) if engine.replay is Engine.replay else None
         watch = _Watch(child, cancel, gauges)
         try:

@@ -1,6 +1,7 @@
 """The child process that holds one loaded engine and runs variants on it: `python -m playground.run.worker LOGFILE`.
 
-Commands come as JSON lines on stdin ({"cmd": "run", "spec": {...}, "reference": PATH or null, "save_reference": PATH or null}, {"cmd":
+Commands come as JSON lines on stdin ({"cmd": "run", "spec": {...}, "reference": PATH or null, "save_reference": PATH or null,
+"ceilings": {KEY: {...}}}, {"cmd":
 "cancel"}, {"cmd": "exit"}), events go out as JSON lines on what was stdout, and about every second a line {"beat": n} shows that the
 process lives. Whatever else is printed, by anyone, goes to the log file. The end of stdin, so also the death of the parent, ends the
 process at once, whatever it is doing.
@@ -85,7 +86,8 @@ class Bench:
         loaded = self.engine is not None
         engine = self.engine or engine_class(spec.engine)()
         reference, save = (Path(command[name]) if command.get(name) else None for name in ("reference", "save_reference"))
-        execute(plan, engine, self.emit, self.cancelled, machine=machine, loaded=loaded, reference=reference, save_reference=save)
+        settings: dict[str, Any] = {"reference": reference, "save_reference": save, "ceilings": command.get("ceilings")}
+        execute(plan, engine, self.emit, self.cancelled, machine=machine, loaded=loaded, **settings)
         if engine.facts:
             self.engine, self.key = engine, key
         else:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from playground.core.knobs import Choice
-from playground.core.technique import Effect, Explanation, Finding, Footprint, Knobs, Technique
+from playground.core.technique import Effect, Explanation, Finding, Footprint, Knobs, Technique, flipped
 from playground.techniques.setup import TransformersSetup
 
 
@@ -35,13 +35,19 @@ class Attention(Technique):
     )
     cases = ({"attention": "eager"}, {"attention": "sdpa"})
 
-    def expect(self, knobs: Knobs) -> Mapping[str, Effect]:
-        """Against sdpa."""
-        return {"ttft_s": "up"} if knobs["attention"] == "eager" else {}
+    def expect(self, knobs: Knobs, baseline: Knobs) -> Mapping[str, Effect]:
+        """eager writes the scores of all pairs of tokens out, in more kernels."""
+        if knobs["attention"] == baseline["attention"]:
+            return {}
+        eager: dict[str, Effect] = {"ttft_s": "up", "itl_s": "up", "peak_allocated_bytes": "up"}
+        return eager if knobs["attention"] == "eager" else flipped(eager)
 
     def footprint(self, knobs: Knobs, footprint: Footprint) -> Footprint:
-        """eager keeps the score matrix."""
-        return replace(footprint, score_matrix=knobs["attention"] == "eager")
+        """eager keeps the score matrix, in 8 kernels more a layer: two products, scale, mask, softmax, a cast and the repeated keys and
+        values (transformers 5, eager_attention_forward), in place of one fused kernel."""
+        if knobs["attention"] != "eager":
+            return footprint
+        return replace(footprint, score_matrix=True, layer_kernels=footprint.layer_kernels + 8)
 
     def for_transformers(self, knobs: Knobs, setup: TransformersSetup) -> None:
         """transformers' own switch."""

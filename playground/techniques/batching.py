@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from playground.core.knobs import Range
-from playground.core.technique import Effect, Explanation, Finding, Footprint, Knobs, Technique
+from playground.core.technique import Effect, Explanation, Finding, Footprint, Knobs, Technique, flipped
 from playground.techniques.setup import TransformersSetup
 
 
@@ -39,11 +39,15 @@ class Batching(Technique):
     )
     cases = ({"batch_size": 1}, {"batch_size": 3})
 
-    def expect(self, knobs: Knobs) -> Mapping[str, Effect]:
-        """Against one row."""
-        if knobs["batch_size"] == 1:
+    def expect(self, knobs: Knobs, baseline: Knobs) -> Mapping[str, Effect]:
+        """More rows are more tokens a step, and more work in it."""
+        rows, before = int(knobs["batch_size"]), int(baseline["batch_size"])
+        if rows == before:
             return {}
-        return {"output_tokens_per_s": "up", "kv_cache_bytes": "up", "weights_bytes": "same"}
+        more: dict[str, Effect] = {
+            "output_tokens_per_s": "up", "itl_s": "up", "ttft_s": "up", "kv_cache_bytes": "up", "weights_bytes": "same",
+        }  # fmt: skip
+        return more if rows > before else flipped(more)
 
     def footprint(self, knobs: Knobs, footprint: Footprint) -> Footprint:
         """Rows of KV cache and activations."""

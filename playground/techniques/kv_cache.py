@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from playground.core.knobs import Choice
-from playground.core.technique import Effect, Explanation, Finding, Footprint, Knobs, Technique
+from playground.core.technique import Effect, Explanation, Finding, Footprint, Knobs, Technique, flipped
 from playground.techniques.setup import TransformersSetup
 
 CLASSES = {"dynamic": "DynamicCache", "static": "StaticCache"}
@@ -40,15 +40,26 @@ class KVCache(Technique):
     )
     cases = ({"kv_cache": "off"}, {"kv_cache": "dynamic"}, {"kv_cache": "static"})
 
-    def expect(self, knobs: Knobs) -> Mapping[str, Effect]:
-        """Against dynamic."""
-        if knobs["kv_cache"] == "off":
-            return {"kv_cache_bytes": "down", "itl_s": "up"}
-        return {"kv_cache_bytes": "same" if knobs["kv_cache"] == "dynamic" else "up"}
+    def expect(self, knobs: Knobs, baseline: Knobs) -> Mapping[str, Effect]:
+        """Without a cache each step computes everything again; a static cache is as large at the end and is read in full at each step."""
+        kind, before = str(knobs["kv_cache"]), str(baseline["kv_cache"])
+        if kind == before:
+            return {}
+        if "off" in (kind, before):
+            off: dict[str, Effect] = {"kv_cache_bytes": "down", "itl_s": "up", "output_tokens_per_s": "down"}
+            return off if kind == "off" else flipped(off)
+        static: dict[str, Effect] = {"kv_cache_bytes": "same", "itl_s": "up"}
+        return static if kind == "static" else flipped(static)
 
     def footprint(self, knobs: Knobs, footprint: Footprint) -> Footprint:
-        """No cache, no bytes."""
-        return replace(footprint, kv_share=0.0) if knobs["kv_cache"] == "off" else footprint
+        """No cache, no bytes. Kernels a layer (transformers 5, cache_utils): dynamic joins old and new keys, and values, in a copy each;
+        static writes both in place, after it has worked out and counted up the positions."""
+        kind = knobs["kv_cache"]
+        if kind == "off":
+            return replace(footprint, kv_share=0.0)
+        if kind == "dynamic":
+            return replace(footprint, kv_copied=True, layer_kernels=footprint.layer_kernels + 2)
+        return replace(footprint, kv_padded=True, layer_kernels=footprint.layer_kernels + 5)
 
     def for_transformers(self, knobs: Knobs, setup: TransformersSetup) -> None:
         """A factory of transformers' own cache classes."""

@@ -41,11 +41,13 @@ class Precision(Technique):
     )
     cases = ({"precision": "fp32"}, {"precision": "fp16"}, {"precision": "bf16"})
 
-    def expect(self, knobs: Knobs) -> Mapping[str, Effect]:
-        """Against bf16: fp32 doubles the bytes, fp16 keeps them."""
-        if knobs["precision"] == "fp32":
-            return {"weights_bytes": "up", "kv_cache_bytes": "up", "itl_s": "up"}
-        return {"weights_bytes": "same", "kv_cache_bytes": "same", "itl_s": "same"}
+    def expect(self, knobs: Knobs, baseline: Knobs) -> Mapping[str, Effect]:
+        """Fewer bits are fewer bytes, and fewer bytes less time; formats of equal size are equally fast."""
+        if knobs["precision"] == baseline["precision"]:
+            return {}
+        bits, before = BITS[str(knobs["precision"])], BITS[str(baseline["precision"])]
+        effect: Effect = "same" if bits == before else "down" if bits < before else "up"
+        return {"weights_bytes": effect, "kv_cache_bytes": effect, "itl_s": effect, "ttft_s": effect}
 
     def footprint(self, knobs: Knobs, footprint: Footprint) -> Footprint:
         """Weights and KV cache in this format."""

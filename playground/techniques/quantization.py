@@ -9,10 +9,12 @@ from typing import Any
 from playground.core.knobs import Choice, Range, Toggle
 from playground.core.machine import Machine
 from playground.core.technique import Effect, Explanation, Finding, Footprint, Knobs, Technique
+from playground.techniques import precision
 from playground.techniques.precision import DTYPES
 from playground.techniques.setup import TransformersSetup
 
 FOUR_BIT = ("nf4", "fp4")
+BITS = {"int8": 8.0, "nf4": 4.0, "fp4": 4.0}
 LAYERS = {"int8": "Linear8bitLt", "nf4": "Linear4bit", "fp4": "Linear4bit"}
 
 
@@ -91,21 +93,38 @@ class Quantization(Technique):
             reasons["int8_threshold"] = "it applies to int8."
         return reasons
 
-    def expect(self, knobs: Knobs) -> Mapping[str, Effect]:
-        """Fewer bytes, some loss of quality; speed depends on the machine."""
-        if knobs["quantization"] == "none":
-            return {}
-        return {"weights_bytes": "down", "kv_cache_bytes": "same", "kld_mean": "up", "top1_agreement": "down"}
+    def expect(self, knobs: Knobs, baseline: Knobs) -> Mapping[str, Effect]:
+        """Fewer bits are fewer bytes, fewer bytes less time, and other weights other output."""
+        kind, before = str(knobs["quantization"]), str(baseline["quantization"])
+        if kind == before:
+            nested, was = bool(knobs["double_quantization"]), bool(baseline["double_quantization"])
+            return {} if nested == was else {"weights_bytes": "down" if nested else "up", "kld_mean": "up"}
+        bits, old = _linear_bits(knobs), _linear_bits(baseline)
+        effect: Effect = "same" if bits == old else "down" if bits < old else "up"
+        return {"weights_bytes": effect, "itl_s": effect, "kv_cache_bytes": "same", "kld_mean": "up", "top1_agreement": "down"}
 
     def footprint(self, knobs: Knobs, footprint: Footprint) -> Footprint:
-        """int8: 8 bits and a 32-bit scale a row (counted as 0.02 bits); 4 bit: a 32-bit scale per 64 weights is 0.5 bits, double
-        quantization leaves 8/64 + 32/(64 x 256) = 0.127 bits (QLoRA paper, section 3)."""
+        """The linear layers without the output head; embedding, head, norms and biases keep their precision.
+
+        int8: 8 bits and a 32-bit scale a row (counted as 0.02 bits). 4 bit: a scale per 64 weights, counted with 32 bits as on a GPU (0.5
+        bits; a CPU keeps 16 of them); double quantization leaves 8/64 + 32/(64 x 256) = 0.127 bits (QLoRA paper, section 3).
+
+        Kernels as bitsandbytes 0.50 launches them on CUDA: int8 quantizes the activations, multiplies, and scales the result. A threshold
+        above 0 adds three that look for outliers, for whose answer the host waits, and a dozen where there are some: counted as 15 in all,
+        which gives the time seen on an H200. 4 bit multiplies packed weights in one kernel up to 7 tokens, and on large GPUs mostly
+        unpacks the whole matrix first beyond (gemm_4bit's table by chip and shape; a CPU with AVX512-BF16 never unpacks); double
+        quantization then unpacks the scales too.
+        """
         kind = knobs["quantization"]
         if kind == "none":
             return footprint
         if kind == "int8":
-            return replace(footprint, linear_bits=8.02)
-        return replace(footprint, linear_bits=4.127 if knobs["double_quantization"] else 4.5)
+            return replace(footprint, linear_bits=8.02, linear_kernels=15.0 if knobs["int8_threshold"] else 3.0)
+        nested = bool(knobs["double_quantization"])
+        compute = precision.BITS.get(str(knobs["compute_dtype"]), footprint.weight_bits)
+        return replace(
+            footprint, linear_bits=4.127 if nested else 4.5, unpack_above=7, unpacked_bits=compute, unpack_kernels=3.0 if nested else 1.0
+        )
 
     def for_transformers(self, knobs: Knobs, setup: TransformersSetup) -> None:
         """A BitsAndBytesConfig for `from_pretrained`."""
@@ -138,6 +157,10 @@ class Quantization(Technique):
         right = [m for m in linears if type(m).__name__ == LAYERS[kind] and _is(m, kind)]
         text = f"{len(right)} of {len(linears)} Linear layers are {LAYERS[kind]} ({kind}{_details(right[:1], kind)})"
         return Finding(bool(right) and len(right) == len(linears), text)
+
+
+def _linear_bits(knobs: Knobs) -> float:
+    return BITS.get(str(knobs["quantization"]), precision.BITS[str(knobs["precision"])])
 
 
 def _is(layer: Any, kind: str) -> bool:

@@ -12,14 +12,16 @@ from typing import Any
 
 from playground.core.events import Progress
 from playground.measure.metrics import METRICS
-from playground.results.numbers import NO_DIFFERENCE, change, interval, shown, value_of
+from playground.results.numbers import NO_DIFFERENCE, change, interval, shown, spread_about, unstable, value_of
 from playground.techniques import techniques
-from playground.ui.strings import FAILURE_ADVICE, PHASES, STATUS
+from playground.ui.difference import departure_html, difference_html
+from playground.ui.strings import BOTTLENECKS, FAILURE_ADVICE, NEXT_ROUND, PHASES, STATUS, STEADIER
 from playground.ui.text import escape, marked
 from playground.ui.view import VariantView, View, row_departure
 
 Result = Mapping[str, Any]
 PEAKS = ("peak_allocated_bytes", "peak_rss_bytes")
+STEADY = ("itl_s", "output_tokens_per_s")
 HEADLINES = ("ttft_s", "itl_s", "output_tokens_per_s", *PEAKS, "kld_mean")
 
 
@@ -28,10 +30,12 @@ def column_html(view: View, index: int, row: int, result: Result | None, baselin
     variant = view.variants[index]
     parts = [
         _head(variant, index),
-        _progress(variant, waiting),
+        _progress(variant, waiting, view.current == index),
         _failure(variant),
+        _verdict(result),
         _numbers(result, baseline),
         _text(view, index, row),
+        _difference(view, index, row, result),
         _evidence(variant),
         _warnings(variant),
     ]
@@ -43,14 +47,14 @@ def _head(variant: VariantView, index: int) -> str:
     return f'<header><i class="swatch"></i><h3>{escape(variant.name)}</h3>{badge}</header>'
 
 
-def _progress(variant: VariantView, waiting: str) -> str:
+def _progress(variant: VariantView, waiting: str, current: bool) -> str:
     """One line of what is going on and, for something long, a bar; always the same two nodes, so that nothing jumps."""
     if variant.status == "waiting":
         line = waiting or "Starts after the variant before it."
     elif variant.ended:
         line = f"{variant.tokens:,} tokens generated in all passes" if variant.tokens else ""
     else:
-        line = _phase_line(variant)
+        line = _phase_line(variant) if current else NEXT_ROUND
     share, words = "", ""
     if variant.progress is not None:
         share, words = _bar(variant.progress, variant.progress_began)
@@ -60,7 +64,7 @@ def _progress(variant: VariantView, waiting: str) -> str:
 
 def _phase_line(variant: VariantView) -> str:
     phase = PHASES.get(variant.phase, variant.phase.capitalize())
-    detail = variant.detail if variant.phase in ("warmup", "timed") or variant.phase not in PHASES else ""
+    detail = variant.detail if variant.phase in ("round", "warmup", "timed") or variant.phase not in PHASES else ""
     return " · ".join(part for part in (phase, detail) if part) or "Starting"
 
 
@@ -102,6 +106,23 @@ def _failure(variant: VariantView) -> str:
     return f'<div class="failure"><strong>{escape(variant.failure.message)}</strong> {escape(advice)}{log}</div>'
 
 
+def _verdict(result: Result | None) -> str:
+    """What bounds a variant that is done, in a badge and a sentence; and whether its passes vary too much to compare."""
+    known = (result or {}).get("verdict")
+    if result is None or result.get("status") != "done" or not known:
+        return '<div class="verdict"></div>'
+    name = str(known.get("bottleneck", "unknown"))
+    badge = f'<b class="bound {escape(name)}">{escape(BOTTLENECKS.get(name, name))}</b>'
+    return f'<div class="verdict"><p>{badge} {escape(known.get("sentence", ""))}</p>{_unsteady(result)}</div>'
+
+
+def _unsteady(result: Result) -> str:
+    for name in STEADY:
+        if share := unstable(result.get("metrics", {}).get(name) or {}):
+            return f'<p class="unsteady" title="{escape(METRICS[name].title)}">unstable: the repeats vary by {share}; {STEADIER}</p>'
+    return ""
+
+
 def headlines(result: Result) -> list[str]:
     """Names of the metrics at the top of a column: of the memory peaks the first that was measured."""
     peak = next((name for name in PEAKS if value_of(result, name) is not None), PEAKS[-1])
@@ -123,7 +144,7 @@ def _number(name: str, result: Result, baseline: Result | None) -> str:
         reason = escape(metric.get("reason") or "not measured")
         return f'<div title="{title}">{head}<dd class="none">not available</dd><dd class="small">{reason}</dd></div>'
     value = f"<dd>{escape(shown(float(metric['value']), about.unit))}</dd>"
-    spread = f'<span title="95 % interval over {metric.get("n")} passes">{escape(interval(metric))}</span>' if interval(metric) else ""
+    spread = f'<span title="{escape(spread_about(metric))}">{escape(interval(metric))}</span>' if interval(metric) else ""
     below = [part for part in (spread, _delta(name, result, baseline)) if part]
     return f'<div title="{title}">{head}{value}<dd class="small">{" · ".join(below)}</dd></div>'
 
@@ -152,6 +173,19 @@ def _text(view: View, index: int, row: int) -> str:
     body = marked(pieces, at, before)
     pinned = "stream" if variant.ended else "stream live"
     return f'<div class="{pinned}" tabindex="0" role="region" aria-label="Output"><div class="said">{body}</div></div>'
+
+
+def _difference(view: View, index: int, row: int, result: Result | None) -> str:
+    """Where and how a variant's text departs from the baseline's; the whole difference once everything has ended, since it takes time."""
+    if not index:
+        return '<div class="difference"></div>'
+    known = [item for item in (result or {}).get("departures") or () if item.get("row") == row]
+    parts = [departure_html(known[0])] if known else []
+    one, two = view.variants[0].rows.get(row), view.variants[index].rows.get(row)
+    ended = all(variant.ended for variant in view.variants)
+    if ended and one is not None and two is not None and None not in (one.token_ids, two.token_ids):
+        parts.append(difference_html(tuple(one.pieces), tuple(two.pieces)))
+    return f'<div class="difference">{"".join(parts)}</div>'
 
 
 def _evidence(variant: VariantView) -> str:

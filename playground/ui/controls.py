@@ -16,22 +16,25 @@ import gradio as gr
 from playground.core.engine import Engine
 from playground.core.knobs import Choice, Knob, Toggle
 from playground.core.machine import Machine
+from playground.core.spec import EVALUATIONS, PROTOCOLS
 from playground.models.catalogue import Entry
 from playground.presets import WorkloadPreset
 from playground.ui import strings
 from playground.ui.availability import DEVICES, ControlState, device_state, engine_state
-from playground.ui.form import Draft
+from playground.ui.form import CUSTOM, Draft, protocol_name
 
 CROSS = " ✕"
 
 
 @dataclass(frozen=True)
 class Setup:
-    """The components of the left side. `fields`: by the name of the draft's field; the others are shown only."""
+    """The components of the left side. `fields`: by the name of the draft's field; the others are no part of a draft."""
 
     fields: dict[str, gr.components.Component]
     estimate: gr.HTML
+    remeasure: gr.Button
     workload_preset: gr.Dropdown
+    protocol: gr.Radio
 
 
 def option_labels(options: Sequence[str], state: ControlState) -> list[tuple[str, str]]:
@@ -108,6 +111,7 @@ def build_setup(
     gr.HTML("<h2>Model</h2>", apply_default_css=False)
     fields["model"] = model_control(entries, "model")
     estimate = gr.HTML(elem_id="estimate", apply_default_css=False)
+    remeasure = gr.Button("Measure this machine again", size="sm", elem_id="remeasure", elem_classes="link")
     with gr.Accordion("Engine and device", open=False, elem_id="engine-section"):
         fields["engine"] = engine_control(engines, machine, "engine")
         fields["device"] = device_control(machine, "device")
@@ -118,8 +122,12 @@ def build_setup(
     )  # fmt: skip
     fields |= _workload_fields()
     gr.HTML("<h2>Protocol</h2>", apply_default_css=False)
+    protocol = gr.Radio(
+        [*PROTOCOLS, CUSTOM], value=protocol_name(Draft()), label="How carefully to measure", info=strings.PROTOCOL_INFO,
+        elem_id="protocol",
+    )  # fmt: skip
     fields |= _protocol_fields()
-    return Setup(fields, estimate, preset)
+    return Setup(fields, estimate, remeasure, preset, protocol)
 
 
 def _workload_fields() -> dict[str, gr.components.Component]:
@@ -138,10 +146,26 @@ def _workload_fields() -> dict[str, gr.components.Component]:
 
 
 def _protocol_fields() -> dict[str, gr.components.Component]:
+    """Quality in sight, everything that a protocol's name stands for in a closed section."""
     draft = Draft()
-    fields: dict[str, gr.components.Component] = {}
-    with gr.Row(elem_classes="pair"):
-        fields["warmups"] = gr.Number(draft.warmups, label="Warm-ups", info=strings.WARMUPS_INFO, elem_id="warmups", min_width=120)
-        fields["repeats"] = gr.Number(draft.repeats, label="Repeats", info=strings.REPEATS_INFO, elem_id="repeats", min_width=120)
-    fields["quality"] = gr.Checkbox(draft.quality, label="Score output quality", info=strings.QUALITY_INFO, elem_id="quality")
+    quality = gr.Checkbox(draft.quality, label="Score output quality", info=strings.QUALITY_INFO, elem_id="quality")
+    fields: dict[str, gr.components.Component] = {"quality": quality}
+    with gr.Accordion("Protocol details", open=False, elem_id="protocol-details"):
+        with gr.Row(elem_classes="pair"):
+            fields["warmups"] = gr.Number(draft.warmups, label="Warm-ups", info=strings.WARMUPS_INFO, elem_id="warmups", min_width=120)
+            fields["repeats"] = gr.Number(draft.repeats, label="Repeats", info=strings.REPEATS_INFO, elem_id="repeats", min_width=120)
+        fields["rounds"] = gr.Number(draft.rounds, label="Rounds", info=strings.ROUNDS_INFO, elem_id="rounds")
+        fields["evaluation"] = gr.Radio(
+            list(EVALUATIONS), value=draft.evaluation, label="Evaluation", info=strings.EVALUATION_INFO, elem_id="evaluation"
+        )
+        fields["energy"] = gr.Checkbox(draft.energy, label="Measure energy", info=strings.ENERGY_INFO, elem_id="energy")
+        fields["profile"] = gr.Checkbox(draft.profile, label="Profile one step", info=strings.PROFILE_INFO, elem_id="profile")
+        fields["price_per_hour"] = gr.Number(
+            draft.price_per_hour, label="Price per hour ($)", info=strings.PRICE_INFO, elem_id="price-per-hour", step=0.01
+        )
+        with gr.Accordion("A text of your own", open=False, elem_id="evaluation-text-section"):
+            fields["evaluation_text"] = gr.Textbox(
+                draft.evaluation_text, label="Evaluation text", info=strings.EVALUATION_TEXT_INFO, lines=4, max_lines=12,
+                elem_id="evaluation-text",
+            )  # fmt: skip
     return fields

@@ -33,7 +33,7 @@ class Strip:
         self._at = time.monotonic()
 
     def sample(self) -> dict[str, Any]:
-        """The strip as it is now, whether a run goes on, and in how many milliseconds to ask again: seldom while a timed pass needs the cores."""
+        """The strip as it is now, whether a run goes on, and in how many milliseconds to ask again: seldom in a timed pass on the CPU."""
         with self._lock:
             if time.monotonic() - self._at >= FRESH_S:
                 self._values, self._at = self._gauges.sample().values, time.monotonic()

@@ -1,7 +1,7 @@
 """Between the components of the form and plain data: which component holds which field of a `Draft`, reading it, filling it, refreshing it.
 
 Keys name components: a draft's field ("prompts"), a baseline knob ("0.precision"), another column's setting ("2.differs", "2.engine"), and
-what is shown only ("2.box", "2.summary", "add", "remove"). Example::
+what is shown only ("2.box", "2.summary", "protocol", "add", "remove"). Example::
 
     draft = read(dict(zip(form.inputs(), values)))
     updates(form.outputs(), refresh(draft, world))
@@ -22,7 +22,7 @@ from playground.core.spec import DEFAULT_MODEL
 from playground.engines.replay import ReplayEngine
 from playground.ui.availability import device_state, engine_state, full_knobs, knob_state
 from playground.ui.controls import Setup, engine_choices, engine_info, knob_props
-from playground.ui.form import LETTERS, Draft, changed_in_words, relevant
+from playground.ui.form import LETTERS, Draft, changed_in_words, protocol_name, relevant
 from playground.ui.text import escape
 from playground.ui.variants import VariantColumn
 
@@ -62,7 +62,7 @@ class Form:
         """What an update may change, by key."""
         shown: dict[str, Any] = {f"{i}.box": column.box for i, column in enumerate(self.columns) if i}
         shown |= {f"{i}.summary": column.summary for i, column in enumerate(self.columns) if i}
-        return {**self.inputs(), **shown, "add": self.add, "remove": self.remove}
+        return {**self.inputs(), **shown, "protocol": self.setup.protocol, "add": self.add, "remove": self.remove}
 
 
 def read(values: Mapping[str, Any]) -> Draft:
@@ -73,7 +73,8 @@ def read(values: Mapping[str, Any]) -> Draft:
         variants.append({name: values[f"{index}.{name}"] for name in chosen})
     knobs = {key.removeprefix("0."): value for key, value in values.items() if key.startswith("0.")}
     given = {name: values[name] for name in SETUP_FIELDS}
-    return Draft(**{**given, "prompts": given["prompts"] or "", "model": given["model"] or ""}, knobs=knobs, variants=tuple(variants))
+    texts = {name: given[name] or "" for name in ("model", "prompts", "evaluation_text")}
+    return Draft(**{**given, **texts}, knobs=knobs, variants=tuple(variants))
 
 
 def fill(draft: Draft, techniques: Techniques) -> Props:
@@ -94,6 +95,7 @@ def refresh(draft: Draft, world: World) -> Props:
     count = 1 + len(draft.variants)
     props: Props = {"add": {"visible": count < len(LETTERS)}, "remove": {"visible": count > 2, "value": f"Remove {LETTERS[count - 1]}"}}
     props["engine"] = _engine_props(draft.engine, world, draft.device)
+    props["protocol"] = {"value": protocol_name(draft)}
     baseline = relevant(draft.knobs, world.techniques)
     engine = world.engines.get(draft.engine) or next(iter(world.engines.values()))
     for name, (_, knob) in knob_index(world.techniques).items():

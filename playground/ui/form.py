@@ -15,17 +15,20 @@ from typing import Any
 
 from playground.core.plan import SPEC_FIELDS, Techniques, complete, describe, knob_index, vary
 from playground.core.problem import Problem
-from playground.core.spec import DEFAULT_MODEL, DEFAULT_PROMPT, Protocol, RunSpec, Workload
+from playground.core.spec import DEFAULT_MODEL, DEFAULT_PROMPT, PROTOCOLS, Protocol, RunSpec, Workload
 from playground.engines.replay import ReplayEngine
 
 LINE_BREAK = "⏎"
 LETTERS = ("Baseline", "B", "C", "D")
+CUSTOM = "custom"
+NAMED_FIELDS = ("warmups", "repeats", "rounds", "evaluation")
 FIELD_LABELS = {"model": "Model", "engine": "Engine", "device": "Device"}
 
 
 @dataclass(frozen=True)
 class Draft:
-    """`knobs`: the baseline's; `variants`: for each further column only what differs. `prompts`: one a line."""
+    """`knobs`: the baseline's; `variants`: for each further column only what differs. `prompts`: one a line. `price_per_hour`: None for
+    none; `evaluation_text`: a text of the person's own to score quality on."""
 
     model: str = DEFAULT_MODEL
     engine: str = "transformers"
@@ -40,7 +43,13 @@ class Draft:
     chat: bool = True
     warmups: Any = 1
     repeats: Any = 3
+    rounds: Any = 1
     quality: bool = True
+    evaluation: str = "short"
+    energy: bool = True
+    profile: bool = True
+    price_per_hour: Any = None
+    evaluation_text: str = ""
 
 
 def setting_labels(techniques: Techniques) -> dict[str, str]:
@@ -64,6 +73,33 @@ def workload_of(draft: Draft) -> Workload:
     )
 
 
+def protocol_of(draft: Draft) -> Protocol:
+    """How to measure; raises Problem("user") for what cannot be."""
+    return Protocol(
+        warmups=_whole("Warm-ups", draft.warmups),
+        repeats=_whole("Repeats", draft.repeats),
+        rounds=_whole("Rounds", draft.rounds),
+        energy=draft.energy,
+        quality=draft.quality,
+        evaluation=draft.evaluation,
+        text=(draft.evaluation_text or "").strip(),
+        profile=draft.profile,
+        price_per_hour=draft.price_per_hour if draft.price_per_hour is not None else 0.0,
+    )
+
+
+def protocol_name(draft: Draft) -> str:
+    """The named protocol whose passes and evaluation the form holds; "custom" where it is none of them."""
+    given = tuple(getattr(draft, name) for name in NAMED_FIELDS)
+    named = {name: tuple(getattr(protocol, field) for field in NAMED_FIELDS) for name, protocol in PROTOCOLS.items()}
+    return next((name for name, wanted in named.items() if wanted == given), CUSTOM)
+
+
+def named_protocol(name: str) -> dict[str, Any]:
+    """What choosing a protocol fills in, by field of the draft; nothing for "custom"."""
+    return {field: getattr(PROTOCOLS[name], field) for field in NAMED_FIELDS} if name in PROTOCOLS else {}
+
+
 def relevant(knobs: Mapping[str, Any], techniques: Techniques) -> dict[str, Any]:
     """`knobs` without those that have no effect beside the others (their controls are disabled, with the reason)."""
     full = {name: knobs.get(name, knob.default) for name, (_, knob) in knob_index(techniques).items()}
@@ -79,7 +115,7 @@ def specs_of(draft: Draft, techniques: Techniques) -> list[RunSpec]:
         device=draft.device,
         knobs=relevant(draft.knobs, techniques),
         workload=workload_of(draft),
-        protocol=Protocol(_whole("Warm-ups", draft.warmups), _whole("Repeats", draft.repeats), draft.quality),
+        protocol=protocol_of(draft),
     )
     specs = [_complete(LETTERS[0], baseline, techniques)]
     for letter, changes in zip(LETTERS[1:], draft.variants, strict=False):
@@ -121,7 +157,13 @@ def draft_of(specs: Sequence[RunSpec], techniques: Techniques) -> Draft:
         chat=work.chat,
         warmups=protocol.warmups,
         repeats=protocol.repeats,
+        rounds=protocol.rounds,
         quality=protocol.quality,
+        evaluation=protocol.evaluation,
+        energy=protocol.energy,
+        profile=protocol.profile,
+        price_per_hour=protocol.price_per_hour or None,
+        evaluation_text=protocol.text,
     )
 
 

@@ -1,7 +1,7 @@
 """Slows the browser's animation frames while a run goes on: Gradio 6 leaves a requestAnimationFrame loop running for good, and on a small
 machine that takes 5 to 9 % of a core from the model that is being measured.
 
-Gradio keeps its own reference to requestAnimationFrame before any script of the page's `head` runs, so the script has to be the first one of
+Gradio keeps its own reference to requestAnimationFrame before any script of the page's `head` runs, so the script has to be the first of
 the index page: a small ASGI layer puts it there. The device strip sets the mark that the script looks at (assets/device_strip.js).
 
 Example::

@@ -27,6 +27,7 @@ from playground.ui.fields import World
 from playground.ui.form import Draft, column_names, labels, specs_of
 from playground.ui.memory import Facts, estimate_html
 from playground.ui.results import Shown
+from playground.ui.speed import ceilings_of, speed_html
 from playground.ui.text import escape
 from playground.ui.view import View, fold, start
 
@@ -163,12 +164,28 @@ def _fresh(app: App, specs: Sequence[RunSpec], row: int) -> Shown:
 
 
 def estimate(app: App, draft: Draft) -> str:
-    """The memory estimate of what the form says, or what is missing for one."""
+    """Memory and speed to expect of what the form says, or what is missing for that."""
     try:
         specs = specs_of(draft, app.world.techniques)
     except Problem as problem:
         return f'<div class="estimate"><p class="quiet">No memory estimate: {escape(problem.message)}</p></div>'
-    return estimate_html(specs, column_names(specs), app.facts.of, app.world.techniques, probe())
+    names, machine = column_names(specs), probe()
+    speed = speed_html(specs, names, app.facts.of, app.world.techniques, ceilings_of(app.store, machine, specs))
+    return estimate_html(specs, names, app.facts.of, app.world.techniques, machine) + speed
+
+
+def remeasure(app: App) -> str:
+    """Forget what was measured of this machine, so that the next run measures it again; says so."""
+    try:
+        app.store.forget_ceilings()
+    except Problem as problem:
+        return note_html(problem.message)
+    return note_html(strings.REMEASURE_DONE)
+
+
+def note_html(words: str) -> str:
+    """A remark in the place of messages; nothing for no words."""
+    return f'<div class="note" role="status">{escape(words)}</div>' if words else ""
 
 
 def history_choices(app: App) -> list[tuple[str, str]]:

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from playground.results.charts import COLOURS, legend
+from playground.results.charts import legend
+from playground.results.drawing import COLOURS
 from playground.results.numbers import Scale, scale_for
 from playground.ui.view import LATENCY, LOAD, MEMORY, THROUGHPUT, View
 

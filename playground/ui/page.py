@@ -30,7 +30,7 @@ from playground.ui.api import add_api
 from playground.ui.controls import build_setup
 from playground.ui.device import Strip
 from playground.ui.fields import Form, World, fill, keeping_place, merged, read, refresh, updates
-from playground.ui.form import LETTERS, Draft, draft_of
+from playground.ui.form import LETTERS, Draft, draft_of, named_protocol
 from playground.ui.handlers import App
 from playground.ui.results import Board, Shown, board_values, build_board, status_html
 from playground.ui.text import escape
@@ -75,6 +75,7 @@ def build_page(jobs: Jobs, store: Store, machine: Machine | None = None) -> gr.B
     with gr.Blocks(title=strings.TITLE, analytics_enabled=False, fill_width=True) as blocks:
         page = _layout(app)
         _wire_form(app, page)
+        _wire_protocol(app, page)
         _wire_run(app, page, blocks)
         add_api(app)
     return blocks
@@ -191,17 +192,30 @@ def _wire_form(app: App, page: Page) -> None:
     estimate_after(preset.input(from_workload, [preset, *sources], targets, **FORM))
 
 
+def _wire_protocol(app: App, page: Page) -> None:
+    """Choosing a protocol fills its numbers in; measuring the machine again forgets what was measured."""
+    form, inputs, outputs = page.form, page.form.inputs(), page.form.outputs()
+    keys, sources = list(inputs), list(inputs.values())
+
+    def chosen(name: str) -> list[Any]:
+        return updates(outputs, {field: {"value": value} for field, value in named_protocol(name).items()})
+
+    def remeasured(*values: Any) -> list[str]:
+        said = handlers.remeasure(app)
+        return [said, handlers.estimate(app, read(dict(zip(keys, values, strict=True))))]
+
+    setup = form.setup
+    setup.protocol.input(chosen, setup.protocol, list(outputs.values()), **FORM)
+    setup.remeasure.click(remeasured, sources, [page.bar.message, setup.estimate], **FORM)
+
+
 def _listed(app: App) -> list[Any]:
     """Earlier runs, and what is wrong with keeping them."""
     return [gr.update(choices=handlers.history_choices(app), value=None), gr.update(**_kept(app))]
 
 
 def _kept(app: App) -> dict[str, Any]:
-    return {"value": _note(app.store.warning or ""), "visible": bool(app.store.warning)}
-
-
-def _note(words: str) -> str:
-    return f'<div class="note" role="status">{escape(words)}</div>' if words else ""
+    return {"value": handlers.note_html(app.store.warning or ""), "visible": bool(app.store.warning)}
 
 
 def _wire_run(app: App, page: Page, blocks: gr.Blocks) -> None:
@@ -226,7 +240,7 @@ def _wire_run(app: App, page: Page, blocks: gr.Blocks) -> None:
 
     def stopped(shown: str, mine: list[str] | None) -> str:
         found = handlers.stop(app, shown, mine or ())
-        return _note(strings.NOTHING_RUNS if found is None else "" if found == shown else strings.STOPPED_UNSEEN)
+        return handlers.note_html(strings.NOTHING_RUNS if found is None else "" if found == shown else strings.STOPPED_UNSEEN)
 
     def restored(job_id: str, *values: Any) -> list[Any]:
         specs = handlers.specs_of_run(app, job_id) if job_id else []

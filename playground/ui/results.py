@@ -18,8 +18,10 @@ import gradio as gr
 from playground.results.charts import charts
 from playground.ui import strings
 from playground.ui.columns import column_html
+from playground.ui.explained import expectations_html, predictions_html
 from playground.ui.live import live_json
-from playground.ui.tables import comparison_html, prepared_html, provenance_html, quality_html
+from playground.ui.provenance import configuration_html, provenance_html
+from playground.ui.tables import comparison_html, prepared_html, quality_html
 from playground.ui.text import escape
 from playground.ui.theme import chart
 from playground.ui.view import View
@@ -126,7 +128,9 @@ def waiting_words(ahead: int) -> str:
 
 def status_html(now: Shown) -> str:
     """One line beside Run and Stop."""
-    index, current = next(((i, v) for i, v in enumerate(now.view.variants) if v.status == "running"), (0, None))
+    running = [i for i, variant in enumerate(now.view.variants) if variant.status == "running"]
+    index = now.view.current if now.view.current in running else next(iter(running), 0)
+    current = now.view.variants[index] if running else None
     if now.status == "waiting":
         words = waiting_words(now.ahead)
     elif now.status == "running":
@@ -143,8 +147,19 @@ def final_json(results: Sequence[Result], names: Sequence[str]) -> str:
 
 
 def table_html(results: Sequence[Result], names: Sequence[str]) -> str:
-    """Table, what quality was measured on, and provenance."""
-    return comparison_html(results, names[: len(results)]) + quality_html(results) + provenance_html(results)
+    """What was expected, the table of all metrics, what was predicted, on what quality was measured, and provenance."""
+    if not results:
+        return ""
+    names = names[: len(results)]
+    parts = (
+        expectations_html(results, names),
+        comparison_html(results, names),
+        quality_html(results),
+        predictions_html(results, names),
+        provenance_html(results),
+        configuration_html(results, names),
+    )
+    return "".join(parts)
 
 
 def _row_choices(now: Shown) -> list[tuple[str, int]]:

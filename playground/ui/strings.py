@@ -11,6 +11,20 @@ CHAT_INFO = "Put each prompt through the model's chat template, where it has one
 QUALITY_INFO = "Compare each variant's predictions with the baseline's on a fixed text."
 WARMUPS_INFO = "Passes before the clock starts."
 REPEATS_INFO = "Timed passes; two or more give an interval."
+PROTOCOL_INFO = """quick: a first look, 3 repeats and a short text.
+standard: for numbers to keep, 5 repeats, all texts and the questions; about twice as long.
+careful: for small differences, 10 repeats in two alternating rounds (A B A B) of fresh workers; about four times as long."""
+ROUNDS_INFO = "The variants take turns this many times; the repeats are shared out."
+EVALUATION_INFO = "What quality is scored on. short: 512 tokens of English. full: English, Chinese and multiple-choice questions."
+ENERGY_INFO = "Repeats the workload for some seconds, where the device counts its energy."
+PROFILE_INFO = "One more decode step under a profiler: it tells what bounds the speed."
+PRICE_INFO = "Of this machine, optional: gives the cost of a million tokens."
+EVALUATION_TEXT_INFO = "Scored in place of the texts that come with the playground, in up to 512 tokens a window."
+REMEASURE_DONE = "This machine's limits are forgotten: the next run measures them again."
+REMEASURE_INFO = "The speeds of a large copy, a large matrix product and a small kernel, measured once and kept."
+SPEED_UNKNOWN = "Speed is predicted once this machine has been measured: the first run does that."
+NEXT_ROUND = "Waits for its next round."
+STEADIER = "use more repeats: the careful protocol takes 10, in two alternating rounds"
 DIFFERS_INFO = "Everything else is as in the baseline."
 EXPERIMENT_HINT = "Pick a ready-made experiment, or set up your own below."
 HISTORY_INFO = "Every run is kept on this machine. Opening one brings its settings and results back."
@@ -33,12 +47,24 @@ STATUS = {
 }
 
 PHASES = {
+    "round": "Starting",
     "load": "Loading the model",
+    "ceilings": "Measuring what this machine can do at best",
     "prepare": "Preparing the input",
     "evidence": "Checking that every setting took effect",
     "warmup": "Warming up",
     "timed": "Measuring",
+    "energy": "Measuring energy",
     "quality": "Scoring output quality",
+    "profile": "Profiling one decode step",
+}
+
+BOTTLENECKS = {
+    "launch": "launch-bound",
+    "memory": "memory-bound",
+    "compute": "compute-bound",
+    "communication": "communication-bound",
+    "unknown": "bottleneck not known",
 }
 
 FAILURE_ADVICE = {

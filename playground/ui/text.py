@@ -1,4 +1,4 @@
-"""Model output as safe HTML, with the first token that departs from the baseline marked.
+"""Text as safe HTML: escaped, model output with the first token that departs from the baseline marked, and tables of one column a variant.
 
 Model output is untrusted: everything that comes from a model, a person or a file goes through `escape`. Example::
 
@@ -26,6 +26,15 @@ def marked(pieces: Sequence[str], departs_at: int | None, baseline_piece: str = 
     title = f"Token {departs_at + 1} is the first that departs from the baseline: {token!r} instead of {baseline_piece!r}"
     mark = f'<mark class="departs" title="{escape(title)}">{escape(token) or "∅"}</mark>'
     return f'{_limited(same)}{mark}<span class="after">{_limited(other)}</span>'
+
+
+def variant_table(label: str, first: str, names: Sequence[str], rows: str) -> str:
+    """A table that scrolls sideways in its frame: `first` heads the row names, then a column a variant; `rows` is HTML."""
+    heads = "".join(f'<th scope="col" class="v{i}"><i class="swatch"></i>{escape(name)}</th>' for i, name in enumerate(names))
+    return (
+        f'<div class="table-scroll" tabindex="0" role="region" aria-label="{escape(label)}"><table class="comparison">'
+        f'<thead><tr><th scope="col">{escape(first)}</th>{heads}</tr></thead><tbody>{rows}</tbody></table></div>'
+    )
 
 
 def _limited(text: str) -> str:

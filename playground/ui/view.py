@@ -70,9 +70,10 @@ class VariantView:
 
 @dataclass(frozen=True)
 class View:
-    """All columns of one experiment."""
+    """All columns of one experiment. `current`: whose event came last; in alternating rounds several variants are running."""
 
     variants: tuple[VariantView, ...] = ()
+    current: int = 0
 
 
 def start(names: Sequence[str]) -> View:
@@ -88,7 +89,7 @@ def fold(view: View, item: tuple[int, ev.Event]) -> View:
     variant = _began(view.variants[index], event)
     step = _STEPS.get(type(event))
     variant = step(variant, event) if step else variant
-    return View((*view.variants[:index], variant, *view.variants[index + 1 :]))
+    return View((*view.variants[:index], variant, *view.variants[index + 1 :]), index)
 
 
 def _began(variant: VariantView, event: ev.Event) -> VariantView:

@@ -116,10 +116,24 @@ def write_prompts(page: Page, *prompts: str) -> None:
 
 
 def set_number(page: Page, elem_id: str, value: float) -> None:
-    """Fill in one of the numbers of the form."""
+    """Fill in one of the numbers of the form; those of the protocol are in a section that is opened."""
+    if elem_id in ("warmups", "repeats", "rounds", "price-per-hour"):
+        open_protocol(page)
     box = page.locator(f"#{elem_id} input")
     box.fill(f"{value:g}")
     box.blur()
+
+
+def open_protocol(page: Page) -> None:
+    """Open the protocol's details, if they are closed."""
+    if not page.locator("#repeats").is_visible():
+        page.get_by_role("button", name="Protocol details").click()
+        expect(page.locator("#repeats")).to_be_visible()
+
+
+def choose_protocol(page: Page, name: str) -> None:
+    """Pick one of the named protocols."""
+    page.locator("#protocol").get_by_text(name, exact=True).click()
 
 
 def run(page: Page) -> None:

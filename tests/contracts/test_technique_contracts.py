@@ -58,13 +58,30 @@ def test_cases_cover_every_option_and_are_legal(technique: Technique) -> None:
 
 
 @pytest.mark.parametrize("technique", ALL, ids=lambda t: t.name)
-def test_expectations_name_metrics_that_exist(technique: Technique) -> None:
-    for case in technique.cases:
-        full = complete(RunSpec(knobs=case), techniques()).knobs
-        for metric, effect in technique.expect(full).items():
-            assert metric in METRICS
-            assert effect in ("up", "down", "same")
-        assert isinstance(technique.footprint(full, Footprint()), Footprint)
+def test_expectations_name_metrics_that_exist_and_turn_round_with_the_pair(technique: Technique) -> None:
+    full = [complete(RunSpec(knobs=case), techniques()).knobs for case in (*technique.cases, {})]
+    other = {"up": "down", "down": "up", "same": "same"}
+    for knobs in full:
+        assert technique.expect(knobs, knobs) == {}
+        assert isinstance(technique.footprint(knobs, Footprint()), Footprint)
+        for before in full:
+            effects = technique.expect(knobs, before)
+            assert set(effects) <= set(METRICS)
+            back = technique.expect(before, knobs)
+            for metric, effect in effects.items():
+                compares = metric in ("kld_mean", "top1_agreement")  # against the baseline, whichever that is
+                assert back[metric] == (effect if compares else other[effect])
+
+
+@pytest.mark.parametrize("technique", ALL, ids=lambda t: t.name)
+def test_a_technique_expects_something_of_each_pair_of_its_options(technique: Technique) -> None:
+    first = technique.knobs[0]
+    options = first.options if isinstance(first, Choice) else (1, 3)
+    full = complete(RunSpec(knobs={}), techniques()).knobs
+    for option in options:
+        for before in options:
+            effects = technique.expect({**full, first.name: option}, {**full, first.name: before})
+            assert bool(effects) == (option != before)
 
 
 @pytest.mark.parametrize(("technique", "case"), CASES)

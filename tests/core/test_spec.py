@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from playground.core.problem import Problem
-from playground.core.spec import Protocol, RunSpec, Workload
+from playground.core.spec import PROTOCOLS, Protocol, RunSpec, Workload
 
 
 def test_a_spec_survives_json() -> None:
-    spec = RunSpec("m", knobs={"precision": "fp32"}, workload=Workload(("a", "b"), temperature=0.7), protocol=Protocol(0, 2, False))
+    spec = RunSpec("m", knobs={"precision": "fp32"}, workload=Workload(("a", "b"), temperature=0.7), protocol=Protocol(0, 2, quality=False))
     assert RunSpec.from_dict(spec.to_dict()) == spec
 
 
@@ -32,6 +32,19 @@ def test_the_fingerprint_ignores_the_label_and_nothing_else() -> None:
         spec.replace(knobs={"a": 1}),
     ):
         assert other.fingerprint() != spec.fingerprint()
+
+
+def test_the_price_of_a_machine_does_not_make_another_measurement() -> None:
+    assert RunSpec(protocol=Protocol(price_per_hour=2)).fingerprint() == RunSpec().fingerprint()
+    assert RunSpec(protocol=Protocol(evaluation="full")).fingerprint() != RunSpec().fingerprint()
+
+
+def test_the_named_protocols_are_what_the_page_promises() -> None:
+    assert {name: (p.warmups, p.repeats, p.rounds) for name, p in PROTOCOLS.items()} == {
+        "quick": (1, 3, 1),
+        "standard": (2, 5, 1),
+        "careful": (3, 10, 2),
+    }
 
 
 @pytest.mark.parametrize(
@@ -56,6 +69,12 @@ def test_the_fingerprint_ignores_the_label_and_nothing_else() -> None:
         ({"workload": {"ignore_eos": "yes"}}, "ignore_eos must be true or false"),
         ({"workload": {"max_tokens": 5}}, "did you mean 'max_new_tokens'"),
         ({"protocol": {"repeats": 0}}, "repeats must be a whole number from 1"),
+        ({"protocol": {"repeats": 2, "rounds": 3}}, "rounds must be a whole number from 1 to 2"),
+        ({"protocol": {"evaluation": "ful"}}, "no evaluation 'ful'; did you mean 'full'"),
+        ({"protocol": {"energy": 1}}, "energy must be true or false"),
+        ({"protocol": {"price_per_hour": -1}}, "price_per_hour must be a number of at least 0"),
+        ({"protocol": {"price_per_hour": float("inf")}}, "price_per_hour must be a number of at least 0"),
+        ({"protocol": {"text": 5}}, "The evaluation text must be a text"),
         ({"device": "gpu"}, "no device 'gpu'"),
         ({"model": " "}, "Choose a model"),
         ({"modle": "x"}, "did you mean 'model'"),

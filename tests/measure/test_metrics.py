@@ -13,6 +13,7 @@ from playground.measure.trace import Trace
 
 SPEC = RunSpec()
 TWO_REPEATS = run(batch("warmup", 0, 0, [90, 10]), batch("timed", 0, 200, [30, 10, 12, 14]), batch("timed", 1, 400, [34, 12, 14, 16]))
+AT = 300_000_000  # nanoseconds: in the middle of the timed passes
 
 
 def values(events, spec=SPEC, baseline=None):
@@ -155,18 +156,39 @@ def test_on_cuda_the_rest_is_of_the_allocators_peak():
     assert values(events)["peak_reserved_bytes"].value == 1600
 
 
+def test_the_ladder_of_a_cuda_run_splits_into_parts_that_add_up():
+    memory = Memory(0, "timed", {"peak_allocated_bytes": 1500.0, "peak_reserved_bytes": 1600.0})
+    found = values([Gauge(AT, "parent", {"process_bytes": 2000.0}), *TWO_REPEATS, memory])
+    parts = ("weights_bytes", "kv_cache_bytes", "activations_bytes", "slack_bytes", "context_bytes")
+    assert [found[name].value for name in parts] == [1000, 200, 300, 100, 400]
+    assert sum(found[name].value for name in parts) == found["process_bytes"].value
+
+
+def test_on_a_cpu_the_parts_of_a_gpus_memory_are_not_available():
+    for name in ("activations_bytes", "slack_bytes", "context_bytes"):
+        assert "CUDA" in missing(TWO_REPEATS, name)
+
+
+def test_samples_from_before_and_after_the_timed_passes_do_not_count():
+    inside, after = Gauge(AT, "parent", {"device_used_bytes": 5.0}), Gauge(10**12, "parent", {"device_used_bytes": 9.0})
+    assert values([inside, after, *TWO_REPEATS])["device_used_bytes"].value == 5
+
+
 def test_a_peak_below_weights_and_cache_is_refused():
     events = [*TWO_REPEATS, Memory(0, "timed", {"peak_allocated_bytes": 900.0})]
     assert "below" in missing(events, "rest_bytes")
 
 
 def test_gauges_give_the_largest_sample_and_the_order_of_observers_is_checked():
-    gauges = [Gauge(0, "parent", {"process_bytes": 2000.0, "device_used_bytes": 2500.0}), Gauge(1, "parent", {"process_bytes": 1900.0})]
+    gauges = [
+        Gauge(AT, "parent", {"process_bytes": 2000.0, "device_used_bytes": 2500.0}),
+        Gauge(AT + 1, "parent", {"process_bytes": 1900.0}),
+    ]
     found = values([*gauges, *TWO_REPEATS])
     assert (found["process_bytes"].value, found["device_used_bytes"].value) == (2000, 2500)
     reserved = Memory(0, "timed", {"peak_reserved_bytes": 2001.0})
     assert "less for this process" in missing([*gauges, *TWO_REPEATS, reserved], "process_bytes")
-    other = Gauge(0, "parent", {"process_bytes": 3000.0, "device_used_bytes": 2900.0})
+    other = Gauge(AT, "parent", {"process_bytes": 3000.0, "device_used_bytes": 2900.0})
     assert "not the same device" in missing([other, *TWO_REPEATS], "device_used_bytes")
 
 
@@ -192,6 +214,38 @@ def test_scores_come_from_the_worker_and_their_reasons_too():
     assert missing(scored, "kld_p99", baseline=baseline) == "other tokens"
     assert "before output quality" in missing(TWO_REPEATS, "ppl", baseline=baseline)
     assert "set not to" in missing(TWO_REPEATS, "ppl", RunSpec(protocol=Protocol(quality=False)), baseline)
+
+
+FLOORS = {"kld_mean_floor": 1e-5, "kld_p99_floor": 1e-4, "top1_agreement_floor": 0.998, "matching_tokens_floor": 41.0, "ppl_floor": 0.02}
+
+
+def test_the_noise_floor_is_the_baselines_and_the_variants_say_where_it_is():
+    scored = [*TWO_REPEATS, Score(0, FLOORS)]
+    assert {name: values(scored)[name].value for name in FLOORS} == FLOORS
+    variant = [*TWO_REPEATS, Score(0, {}, dict.fromkeys(FLOORS, "another reason"))]
+    for name in FLOORS:
+        assert "measured on the baseline" in missing(variant, name, baseline=Trace.of(SPEC, scored))
+
+
+def test_a_noise_floor_that_the_run_could_not_measure_has_its_reason():
+    assert missing([*TWO_REPEATS, Score(0, {}, {"ppl_floor": "no memory"})], "ppl_floor") == "no memory"
+    assert "no such figure" in missing([*TWO_REPEATS, Score(0, {"ppl": 12.0})], "kld_mean_floor")
+    assert "before output quality" in missing(TWO_REPEATS, "ppl_floor")
+    drawn = RunSpec(workload=Workload(temperature=0.7))
+    assert "temperature" in missing([*TWO_REPEATS, Score(0, FLOORS)], "matching_tokens_floor", drawn)
+
+
+def test_answers_are_a_share_with_wilsons_interval():
+    value = values([*TWO_REPEATS, Score(0, {"questions_right": 73.0, "questions": 120.0})])["question_accuracy"]
+    assert (value.value, value.n, value.cv, value.grade) == (73 / 120, 120, None, "")
+    assert value.ci95 == pytest.approx((0.518938, 0.691008), abs=1e-6)  # scipy's
+    assert value.to_dict()["ci95"] == pytest.approx([0.518938, 0.691008], abs=1e-6)
+    assert missing([*TWO_REPEATS, Score(0, {}, {"question_accuracy": "short"})], "question_accuracy") == "short"
+
+
+def test_perplexity_of_both_languages_needs_no_baseline():
+    found = values([*TWO_REPEATS, Score(0, {"ppl": 20.5, "ppl_chinese": 95.0})])
+    assert (found["ppl"].value, found["ppl_chinese"].value) == (20.5, 95.0)
 
 
 def test_random_weights_have_no_quality():

@@ -2,13 +2,19 @@
 
 import pytest
 
-from playground.measure.stats import grade, percentile, separated, summarise, t_quantile
+from playground.measure.stats import grade, percentile, separated, summarise, t_quantile, wilson
 
 # scipy.stats.t.ppf(0.975, degrees) of scipy 1.17.1
 SCIPY_T = {
     1: 12.706205, 2: 4.302653, 3: 3.182446, 4: 2.776445, 5: 2.570582, 9: 2.262157, 10: 2.228139, 19: 2.093024, 29: 2.045230, 30: 2.042272,
     31: 2.039513, 32: 2.036933, 35: 2.030108, 40: 2.021075, 50: 2.008559, 60: 2.000298, 100: 1.983972, 120: 1.979930, 500: 1.964720,
     1000: 1.962339, 10000: 1.960201,
+}  # fmt: skip
+
+# scipy.stats.binomtest(hits, n).proportion_ci(method="wilson") of scipy 1.17.1
+SCIPY_WILSON = {
+    (0, 10): (0.0, 0.277533), (1, 10): (0.017876, 0.404150), (5, 10): (0.236593, 0.763407), (10, 10): (0.722467, 1.0),
+    (73, 120): (0.518938, 0.691008), (119, 120): (0.954304, 0.998527), (1, 1): (0.206549, 1.0), (400, 1000): (0.370075, 0.430691),
 }  # fmt: skip
 
 
@@ -64,6 +70,17 @@ def test_variants_differ_only_when_their_intervals_do_not_touch():
     assert not separated(low, wide)
     assert not separated(low, summarise([100.0]))
     assert not separated(summarise([1.0, 1.0]), summarise([1.0, 1.0]))
+
+
+@pytest.mark.parametrize(("counted", "expected"), SCIPY_WILSON.items())
+def test_the_interval_of_a_share_is_scipys(counted, expected):
+    assert wilson(*counted) == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_share_of_nothing_or_of_more_than_all_has_no_interval():
+    for hits, n in ((0, 0), (3, 2), (-1, 5)):
+        with pytest.raises(ValueError, match="at least one trial"):
+            wilson(hits, n)
 
 
 def test_percentiles_interpolate_as_numpy_does():

@@ -2,13 +2,19 @@
 
 import json
 
-from playground.core.events import BatchEnd, BatchStart, Cancelled, Done, Evidence, Failed, Loaded, Output, Tick
+import pytest
+
+from playground.core.events import BatchEnd, BatchStart, Cancelled, Departure, Done, Evidence, Failed, Loaded, Output, Tick
 from playground.core.spec import RunSpec
+from playground.models.recording import find, read, recordings
 from playground.results.result import result
 
 MS = 1_000_000
 SPEC = RunSpec(knobs={"precision": "bf16"}, label="bf16")
-KEYS = {"spec", "label", "fingerprint", "status", "error", "provenance", "evidence", "metrics", "outputs", "quality_about", "verdict"}
+KEYS = {
+    "spec", "label", "fingerprint", "status", "error", "provenance", "evidence", "metrics", "outputs", "quality_about",
+    "verdict", "prediction", "prediction_reason", "roofline", "profile", "departures", "expectations",
+}  # fmt: skip
 
 
 def events(token_ids=(1, 2, 3)):
@@ -35,7 +41,9 @@ def test_a_complete_run_follows_the_schema_and_is_plain_json():
     assert document["metrics"]["ttft_s"]["value"] == 0.010
     assert document["metrics"]["itl_s"]["value"] == 0.005
     assert document["outputs"] == [{"prompt": "Say hello", "text": "Hello!", "token_ids": [1, 2, 3]}]
-    assert document["verdict"] == {"bottleneck": "unknown", "sentence": "This run took no profile, so its bottleneck is not known."}
+    assert (document["verdict"]["bottleneck"], document["verdict"]["prefill"]) == ("unknown", "unknown")
+    assert "the run took no profile of a step" in document["verdict"]["sentence"]
+    assert (document["prediction"], document["roofline"], document["profile"]) == ({}, None, None)
 
 
 def test_a_failed_run_says_why_and_keeps_what_it_measured():
@@ -61,3 +69,25 @@ def test_matching_tokens_is_against_the_given_baseline():
     compared = result(SPEC, events((1, 2, 9)), baseline=(RunSpec(), events()))
     assert compared["metrics"]["matching_tokens"]["value"] == 2
     assert "this is the baseline" in result(SPEC, events())["metrics"]["matching_tokens"]["reason"]
+
+
+def test_departures_are_in_the_document_with_both_probabilities_in_both_models():
+    departure = Departure(0, 1, 7, 11, 12, " a", " the", 0.6, 0.3, 0.2)
+    assert result(SPEC, [*events()[:-1], departure, Done(0)])["departures"] == [
+        {
+            "row": 1, "position": 7, "ours_text": " a", "theirs_text": " the",
+            "p_ours": 0.6, "p_theirs": 0.3, "baseline_p_ours": 0.2, "baseline_p_theirs": None,
+        }
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", recordings())
+def test_a_recorded_experiment_has_documents_that_explain_as_far_as_it_goes(name):
+    recording = read(find(name))
+    baseline = (recording.specs[0], recording.events[0])
+    for spec, seen in zip(recording.specs[1:], recording.events[1:], strict=True):
+        document = json.loads(json.dumps(result(spec, seen, baseline), allow_nan=False))
+        assert document["verdict"]["sentence"]
+        assert {entry["outcome"] for entry in document["expectations"]} & {"as expected", "opposite", "no difference"}
+        for memory in ("weights_bytes", "kv_cache_bytes"):
+            assert abs(document["prediction"][memory]["error"]) < 0.05

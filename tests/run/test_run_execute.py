@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import mmap
 import time
 import weakref
@@ -13,7 +14,10 @@ from playground.core.engine import Batch
 from playground.core.events import (
     BatchStart,
     Cancelled,
+    Ceilings,
+    Departure,
     Done,
+    Energy,
     Evidence,
     Failed,
     Loaded,
@@ -21,6 +25,7 @@ from playground.core.events import (
     Output,
     Phase,
     Prepared,
+    Profile,
     Score,
     Text,
     Tick,
@@ -29,6 +34,7 @@ from playground.core.plan import plan_for
 from playground.core.technique import Finding
 from playground.engines.fake import FakeEngine
 from playground.measure.machine import probe
+from playground.measure.quality import QUALITY_METRICS
 from playground.run.execute import execute
 from playground.run.failures import from_death, from_exception
 from playground.run.resident import give_back, reset_peak, resident
@@ -62,6 +68,7 @@ def test_the_stages_come_in_the_order_of_the_protocol(script):
         ("timed", "timed pass 1 of 2"),
         ("timed", "timed pass 2 of 2"),
         ("quality", ""),
+        ("profile", ""),
     ]
     assert [event.stage for event in of(Memory, events)] == ["start", "load", "timed"]
     assert isinstance(events[0], Memory)
@@ -190,13 +197,86 @@ def test_random_weights_have_no_quality_and_the_reason_says_so(script):
     engine = Unwilling()
     engine.random = True
     score = of(Score, run(script(), engine))[0]
-    assert score.missing == dict.fromkeys(("kld_mean", "kld_p99", "top1_agreement", "ppl"), "random weights, so quality has no meaning")
+    assert score.missing == dict.fromkeys(QUALITY_METRICS, "random weights, so quality has no meaning")
 
 
 def test_too_little_memory_for_the_scoring_does_not_cost_the_measured_run(script):
     events = run(script(), Unwilling())
     assert isinstance(events[-1], Done)
     assert "another 3.00 GiB" in of(Score, events)[0].missing["ppl"]
+
+
+def test_the_passes_that_were_not_asked_for_are_not_made(script):
+    events = run(script(energy=False, quality=False, profile=False))
+    assert not of(Energy, events) + of(Score, events) + of(Profile, events)
+
+
+def test_on_a_cpu_the_energy_is_not_available_and_says_why(script):
+    found = of(Energy, run(script()))[0]
+    assert (found.joules, found.reason) == (None, "no energy counter is read on a CPU")
+
+
+def test_the_noise_floor_of_matching_tokens_is_of_the_baseline_at_another_batch_shape(script, tmp_path: Path):
+    torch = pytest.importorskip("torch")
+
+    class OtherBatchOtherText(FakeEngine):
+        """From the third token on, what a row gives depends on how many rows there are."""
+
+        def generate(self, batch):
+            for step, tick in enumerate(super().generate(batch)):
+                shift = len(batch.token_ids) if step >= 2 else 0
+                yield dataclasses.replace(tick, tokens=tuple(tuple(token + shift for token in row) for row in tick.tokens))
+
+        def score(self, token_ids, rows=1):
+            return torch.log_softmax(torch.zeros(len(token_ids) - 1, 2000), dim=-1)
+
+    score = of(Score, run(script(), OtherBatchOtherText()))[0]
+    assert score.values["matching_tokens_floor"] == 2
+    variant = of(Score, run(script(), OtherBatchOtherText(), reference=tmp_path))[0]
+    assert "measured on the baseline" in variant.missing["matching_tokens_floor"]
+    drawn = of(Score, run(script(temperature=0.5), OtherBatchOtherText()))[0]
+    assert "temperature" in drawn.missing["matching_tokens_floor"]
+
+
+def test_the_first_departure_comes_with_the_probabilities_of_both_models(script, tmp_path: Path):
+    torch = pytest.importorskip("torch")
+
+    class Favours(FakeEngine):
+        """Always gives `token` from the second one on, with the probability 0.7; the rest is shared by the others."""
+
+        token = 5
+
+        def generate(self, batch):
+            for step, tick in enumerate(super().generate(batch)):
+                yield dataclasses.replace(tick, tokens=tuple((self.token if step else 9,) for _ in tick.tokens))
+
+        def score(self, token_ids, rows=1):
+            row = torch.full((2000,), 0.3 / 1999)
+            row[self.token] = 0.7
+            return row.log().repeat(len(token_ids) - 1, 1)
+
+    run(script(), Favours(), save_reference=tmp_path)
+    other = Favours()
+    other.token = 6
+    found = of(Departure, run(script(), other, reference=tmp_path))
+    assert [(item.row, item.position, item.ours, item.theirs) for item in found] == [(0, 1, 6, 5)]
+    chances = (found[0].p_ours, found[0].p_theirs, found[0].baseline_p_ours, found[0].baseline_p_theirs)
+    assert chances == pytest.approx((0.7, 0.3 / 1999, 0.3 / 1999, 0.7), rel=1e-4)
+    assert not of(Departure, run(script(), Favours(), reference=tmp_path))
+
+
+def test_known_ceilings_are_told_again_and_unknown_ones_are_measured(script):
+    class Torch(FakeEngine):
+        def load(self, plan, emit):
+            return {**super().load(plan, emit), "dtype": "float32"}
+
+    fresh = of(Ceilings, run(script(), Torch()))[0]
+    assert fresh.fresh
+    assert fresh.copy_bytes_per_s > 0
+    known = {fresh.key: {**dataclasses.asdict(fresh), "copy_bytes_per_s": 123.0}}
+    again = of(Ceilings, run(script(), Torch(), ceilings=known))[0]
+    assert (again.copy_bytes_per_s, again.fresh) == (123.0, False)
+    assert not of(Ceilings, run(script()))  # the scripted engine computes nothing
 
 
 def test_stop_between_two_steps_ends_the_pass_there(script):
@@ -261,7 +341,7 @@ def test_paths_for_quality_reach_the_engine_that_can_be_scored(script, tmp_path:
     class Scoring(FakeEngine):
         shift = 0.0
 
-        def score(self, token_ids):
+        def score(self, token_ids, rows=1):
             logits = torch.arange(67.0).repeat(len(token_ids) - 1, 1) * (1 + self.shift)
             return torch.log_softmax(logits, dim=-1)
 

@@ -220,7 +220,7 @@ def test_what_a_killed_process_left_is_deleted_and_what_a_live_one_uses_is_not()
     assert owner.stdout.readline().strip() == "ready"
     clear_leftovers()
     assert len(leftovers()) == 1
-    assert (leftovers()[0] / "logprobs.npy").exists()
+    assert (leftovers()[0] / "baseline").exists()
     owner.kill()
     owner.wait()
     owner.stdout.close()

@@ -163,10 +163,10 @@ def test_the_results_say_on_what_quality_was_measured_and_old_results_do_not() -
 
 
 def test_every_phase_of_a_run_is_told_in_words() -> None:
-    for phase in ("load", "prepare", "evidence", "warmup", "timed", "quality"):
+    for phase in ("round", "load", "ceilings", "prepare", "evidence", "warmup", "timed", "energy", "quality", "profile"):
         html = column_html(viewed((0, ev.Phase(1, phase))), 0, 0, None, None)
         assert f'<p class="phase">{PHASES[phase]}</p>' in html
-    assert len(PHASES) == 6
+    assert len(PHASES) == 10
 
 
 def test_a_damaged_file_of_results_is_told_in_the_history(tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ def test_final_charts_are_figures_that_plotly_accepts() -> None:
         go.Figure(panel["figure"])
     stacked = next(panel for panel in panels if panel["id"] == "memory")["figure"]["data"]
     assert [trace["x"][0] for trace in stacked if trace["type"] == "bar"][:3] == [600.0, 100.0, 50.0]
-    assert [trace["x"][0] for trace in stacked if trace["type"] == "scatter"] == [750.0, 750.0]
+    assert [trace["x"][0] for trace in stacked if trace.get("mode") == "markers"] == [750.0, 750.0]
 
 
 def test_live_charts_have_one_line_a_variant_and_units_on_every_axis() -> None:

@@ -1,0 +1,155 @@
+"""Bytes, operations and kernels of prefill and decode, from a model's config and the knobs, and what they take at a device's best.
+
+Pure. It counts what the kernels of eager transformers move to and from memory: weights once a step, the KV cache, the logits, and what a
+knob adds (unpacked weights, stored scores). Activations are left out: a device's caches hold most of them. Example::
+
+    work = decode_work(config, footprint, cached_tokens=100)
+    predict(work, ceilings).bound   # "memory"
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from playground.core.events import Ceilings
+from playground.core.problem import Problem
+from playground.core.technique import Footprint
+from playground.measure.estimate import Shape, estimate, kv_bytes_per_token, parameters, shape_of
+
+Bound = Literal["memory", "compute", "launch"]
+
+LINEARS = 7  # linear layers of a decoder layer: q, k, v, o, gate, up, down
+# Embedding, positions, final norm, head and argmax of one step, counted in transformers 5.
+STEP_KERNELS = 21
+# Host time for each kernel of an eager model, in launches of a bare small operation: between two kernels Python also walks the modules.
+# Seen on a CPU: 11 us against 3.7 us.
+HOST_LAUNCHES = 3.0
+
+
+@dataclass(frozen=True)
+class Work:
+    """What must be done: bytes to and from memory, floating-point operations, kernels to launch."""
+
+    bytes: float
+    operations: float
+    launches: float
+
+    def __add__(self, other: Work) -> Work:
+        return Work(self.bytes + other.bytes, self.operations + other.operations, self.launches + other.launches)
+
+    def times(self, factor: float) -> Work:
+        """The work `factor` times over."""
+        return Work(self.bytes * factor, self.operations * factor, self.launches * factor)
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds that each resource needs for a work, and `seconds` for all of it together."""
+
+    memory_s: float
+    compute_s: float
+    launch_s: float
+    seconds: float
+
+    @property
+    def bound(self) -> Bound:
+        """What takes longest."""
+        parts: dict[Bound, float] = {"memory": self.memory_s, "compute": self.compute_s, "launch": self.launch_s}
+        return max(parts, key=lambda name: parts[name])
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Of a run: a decode step in the middle of the output, the prefill, one batch from start to end, and memory."""
+
+    step_s: float
+    ttft_s: float
+    output_tokens_per_s: float
+    weights_bytes: int
+    kv_cache_bytes: int
+    decode_bound: Bound
+    prefill_bound: Bound
+
+
+def decode_work(config: Mapping[str, Any], footprint: Footprint, cached_tokens: float, allocated_tokens: float | None = None) -> Work:
+    """One decode step of all `footprint.rows` rows with `cached_tokens` tokens each before it. Without a KV cache the whole text is run
+    again. `allocated_tokens`: length of a cache that is allocated in full (None: just long enough).
+
+    Raises Problem("model") where the config lacks a size or describes what is not counted here.
+    """
+    if not footprint.kv_share:
+        return prefill_work(config, footprint, cached_tokens + 1)
+    length = max(cached_tokens + 1, allocated_tokens or 0) if footprint.kv_padded else cached_tokens + 1
+    moved = length + 1  # attention reads the keys and values of all tokens, the step writes those of one
+    if footprint.kv_copied:
+        moved += 2 * cached_tokens
+    return _pass(config, footprint, tokens=1, context=length, kv_tokens=moved)
+
+
+def prefill_work(config: Mapping[str, Any], footprint: Footprint, prompt_tokens: float) -> Work:
+    """The first forward pass over `prompt_tokens` tokens of each of `footprint.rows` rows, padding counted. Errors as `decode_work`."""
+    kv_tokens = 2 * prompt_tokens if footprint.kv_share else 0
+    return _pass(config, footprint, tokens=prompt_tokens, context=prompt_tokens, kv_tokens=kv_tokens)
+
+
+def predict(work: Work, ceilings: Ceilings) -> Times:
+    """Seconds at the device's ceilings. A GPU works while the host launches, so the slowest of the three decides; on a CPU the same cores
+    do both, so launching comes on top."""
+    memory_s, compute_s = work.bytes / ceilings.copy_bytes_per_s, work.operations / ceilings.matmul_flops
+    launch_s = work.launches * ceilings.launch_s * HOST_LAUNCHES
+    busy_s = max(memory_s, compute_s)
+    return Times(memory_s, compute_s, launch_s, busy_s + launch_s if ceilings.device == "cpu" else max(busy_s, launch_s))
+
+
+def predict_run(config: Mapping[str, Any], footprint: Footprint, ceilings: Ceilings, prompt_tokens: int, new_tokens: int) -> Prediction:
+    """One batch of `footprint.rows` rows: a prefill, then new_tokens - 1 decode steps. Errors as `decode_work`."""
+    step = predict(decode_work(config, footprint, middle(prompt_tokens, new_tokens), prompt_tokens + new_tokens), ceilings)
+    prefill = predict(prefill_work(config, footprint, prompt_tokens), ceilings)
+    memory = estimate(config, footprint, prompt_tokens, new_tokens)
+    return Prediction(
+        step_s=step.seconds,
+        ttft_s=prefill.seconds,
+        output_tokens_per_s=footprint.rows * new_tokens / (prefill.seconds + (new_tokens - 1) * step.seconds),
+        weights_bytes=memory.weights_bytes,
+        kv_cache_bytes=memory.kv_cache_bytes,
+        decode_bound=step.bound,
+        prefill_bound=prefill.bound,
+    )
+
+
+def middle(prompt_tokens: float, new_tokens: int) -> float:
+    """Tokens cached before the mean decode step: the first step has the prompt before it, the last all but one of the new tokens."""
+    return prompt_tokens + max(new_tokens - 2, 0) / 2
+
+
+def _pass(config: Mapping[str, Any], footprint: Footprint, *, tokens: float, context: float, kv_tokens: float) -> Work:
+    """A forward pass over `tokens` of each row, each attending over `context`; `kv_tokens`: tokens of each row whose keys and values are
+    moved. Of the logits only the last token's are computed."""
+    shape, count = shape_of(config), parameters(config)
+    if "experts" in count.note:
+        raise Problem("model", "This model has several experts a layer, and how many of them a step uses is not counted here.")
+    rows, width = footprint.rows, footprint.weight_bits / 8
+    at_once = rows * tokens
+    unpacks = footprint.unpack_above is not None and at_once > footprint.unpack_above
+    linear_bits = footprint.weight_bits if footprint.linear_bits is None else footprint.linear_bits
+    weights = count.linear * (linear_bits + (2 * footprint.unpacked_bits if unpacks else 0)) / 8 + count.norm * width
+    head = shape.vocabulary * shape.hidden
+    lookup, logits = at_once * shape.hidden, 2 * rows * shape.vocabulary
+    kv = kv_bytes_per_token(config, footprint.kv_bits / 8) * kv_tokens * rows
+    scores = _scores(shape, footprint, tokens, context)
+    attention = 4 * shape.heads * shape.head_dim * at_once * context * shape.layers
+    linear_kernels = footprint.linear_kernels + (footprint.unpack_kernels if unpacks else 0)
+    return Work(
+        bytes=weights + (head + lookup + logits) * width + kv + scores,
+        operations=2 * count.linear * at_once + 2 * head * rows + attention,
+        launches=shape.layers * (footprint.layer_kernels + LINEARS * (linear_kernels - 1)) + STEP_KERNELS,
+    )
+
+
+def _scores(shape: Shape, footprint: Footprint, tokens: float, context: float) -> float:
+    """Bytes of attention scores that are stored, in the precision of the weights and in float32: each written and read once."""
+    if not footprint.score_matrix:
+        return 0.0
+    return 2 * footprint.rows * shape.heads * tokens * context * shape.layers * (footprint.weight_bits / 8 + 4)

@@ -1,0 +1,82 @@
+"""What each technique promised against the baseline, and what was measured: as expected, the opposite, no difference, not measured.
+
+Pure. A difference counts where the intervals separate; the reason for a surprise in time is the verdict's. Example::
+
+    expectations(spec, baseline_spec, values, baseline_values, techniques(), "int8 moves ...")[0]["outcome"]   # "opposite"
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from playground.core.knobs import KnobValue
+from playground.core.plan import Techniques, knob_index, ordered
+from playground.core.spec import RunSpec
+from playground.core.technique import Effect
+from playground.measure.metrics import METRICS
+from playground.measure.values import Value
+from playground.results.numbers import shown
+from playground.results.trend import trend
+
+# What the baseline has against itself, where its noise floor was not measured.
+AGAINST_ITSELF = {"kld_mean": 0.0, "kld_p99": 0.0, "top1_agreement": 1.0}
+EXPECTED = {"up": "to rise", "down": "to fall", "same": "to stay the same"}
+TIMES = ("s", "tokens/s")
+
+
+def expectations(
+    spec: RunSpec,
+    baseline: RunSpec,
+    values: Mapping[str, Value],
+    baseline_values: Mapping[str, Value],
+    techniques: Techniques,
+    why: str,
+) -> list[dict[str, str]]:
+    """One entry a technique and metric that it speaks of: technique, metric, expected, outcome, text. `why`: the verdict's sentence, the
+    reason for a time that surprises; "" where it is not known."""
+    knobs, before = _full(spec, techniques), _full(baseline, techniques)
+    promises = {technique: technique.expect(knobs, before) for technique in ordered(techniques)}
+    changed = [technique.title for technique, effects in promises.items() if effects]
+    found = []
+    for technique, effects in promises.items():
+        others = [title for title in changed if title != technique.title]
+        for metric, expected in effects.items():
+            outcome, text = _compared(metric, expected, values, baseline_values, why)
+            if others and outcome != "not measured":
+                text += f" Also changed: {', '.join(others)}."
+            found.append({"technique": technique.name, "metric": metric, "expected": expected, "outcome": outcome, "text": text})
+    return found
+
+
+def _compared(
+    metric: str, expected: Effect, values: Mapping[str, Value], baseline_values: Mapping[str, Value], why: str
+) -> tuple[str, str]:
+    """Outcome and text of one metric."""
+    about = METRICS[metric]
+    value, before = values[metric], _before(metric, values[metric], baseline_values)
+    promised = f"{about.title}: expected {EXPECTED[expected]}"
+    went = trend(value, before)
+    if went is None or value.value is None or before.value is None:
+        reason = value.reason if value.value is None else before.reason
+        return "not measured", f"{promised}, but not available: {reason}."
+    pair = f"from {shown(before.value, about.unit)} to {shown(value.value, about.unit)}"
+    if went == expected:
+        return "as expected", f"{promised}, and {_did(went, pair)}."
+    outcome = "no difference" if went == "same" else "opposite"
+    return outcome, f"{promised}, but {_did(went, pair)}." + (f" {why}" if why and about.unit in TIMES else "")
+
+
+def _did(went: Effect, pair: str) -> str:
+    return {"up": f"rose {pair}", "down": f"fell {pair}", "same": f"this run shows no difference ({pair})"}[went]
+
+
+def _before(metric: str, value: Value, baseline_values: Mapping[str, Value]) -> Value:
+    """The baseline's value; of a metric that compares with the baseline, its noise floor."""
+    if metric not in AGAINST_ITSELF:
+        return baseline_values[metric]
+    floor = baseline_values.get(f"{metric}_floor")
+    return floor if floor is not None and floor.value is not None else Value(AGAINST_ITSELF[metric], value.unit)
+
+
+def _full(spec: RunSpec, techniques: Techniques) -> dict[str, KnobValue]:
+    return {name: spec.knobs.get(name, knob.default) for name, (_, knob) in knob_index(techniques).items()}

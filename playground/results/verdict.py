@@ -1,0 +1,224 @@
+"""What decided a run's speed, and why it differs from the baseline's: one sentence with the run's own numbers.
+
+Pure. On a GPU the profile says whether kernels or their launches decide, and the ceilings which of memory and arithmetic; on a CPU the
+three are weighed by what they need at the device's best. Example::
+
+    verdict(seen(trace, values), seen(baseline, baseline_values))["bottleneck"]   # "launch"
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from playground.core.events import Ceilings
+from playground.measure import efficiency
+from playground.measure.roofline import HOST_LAUNCHES, Work
+from playground.measure.trace import Trace
+from playground.measure.values import Missing, Value
+from playground.results.numbers import digits, shown
+from playground.results.trend import Trend, trend
+
+BUSY = 0.5  # a GPU whose kernels run for less than this share of a step waits for their launches
+EXPLAINS = 0.25  # a resource that needs less than this share of the time at its best does not explain it
+SIMILAR = 0.05  # amounts closer than this are "the same"
+DECIDES = {"launch": "the launches decide", "memory": "memory traffic decides", "compute": "arithmetic decides"}
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a verdict rests on. `step`: the inter-token latency with its interval; `busy`: share of a step in which a kernel runs, None
+    without kernels or profile; `decode`, `prefill`: work of the mean step and prefill, None where the config does not tell; `reason`: what
+    a verdict lacks."""
+
+    name: str
+    device: str
+    rows: int
+    step: Value
+    step_s: float | None
+    ttft_s: float | None
+    prefill_tokens: int
+    decode: Work | None
+    prefill: Work | None
+    busy: float | None
+    kernels: float | None
+    ceilings: Ceilings | None
+    reason: str
+
+
+def seen(trace: Trace, values: Mapping[str, Value]) -> Seen:
+    """From a run's trace and its metrics."""
+    found, first = efficiency.decode_step(trace), efficiency.prefill(trace)
+    seconds = efficiency.step_s(trace.timed)
+    largest = max((batch for item in trace.timed for batch in item.batches), key=lambda batch: len(batch.rows), default=None)
+    device = str(trace.model.get("device") or (trace.profile.device if trace.profile else ""))
+    return Seen(
+        name=trace.spec.label or "This run",
+        device=device,
+        rows=len(largest.rows) if largest else 0,
+        step=values["itl_s"],
+        step_s=None if isinstance(seconds, Missing) else seconds,
+        ttft_s=values["ttft_s"].value,
+        prefill_tokens=max(row.prompt_tokens for row in largest.rows) * len(largest.rows) if largest else 0,
+        decode=None if isinstance(found, Missing) else found[0],
+        prefill=None if isinstance(first, Missing) else first[0],
+        busy=values["gpu_busy"].value,
+        kernels=values["kernels_per_token"].value,
+        ceilings=trace.ceilings,
+        reason=_lacks(trace, values, found),
+    )
+
+
+def _lacks(trace: Trace, values: Mapping[str, Value], found: object) -> str:
+    no_profile = values["gpu_busy"].reason or "" if trace.profile is None or trace.profile.reason else ""
+    if trace.ceilings is None:
+        return " and ".join(filter(None, (no_profile, "the device's ceilings were not measured")))
+    return found.reason if isinstance(found, Missing) else no_profile
+
+
+def verdict(run: Seen, baseline: Seen | None) -> dict[str, str]:
+    """bottleneck and prefill: launch, memory, compute or unknown; sentence: why, with numbers, and against the baseline where given."""
+    if run.step_s is None:
+        no_step = "no decode step was timed" if run.rows else "no timed pass was completed"
+        return {"bottleneck": "unknown", "sentence": f"The bottleneck is not known: {no_step}.", "prefill": "unknown"}
+    kind = bottleneck(run)
+    first = prefill_bottleneck(run, kind)
+    sentence = _sentence(run, baseline, kind)
+    if first not in ("unknown", kind):
+        sentence += f"; its prefill of {run.prefill_tokens:,} tokens is {first}-bound"
+    return {"bottleneck": kind, "sentence": sentence + ".", "prefill": first}
+
+
+def bottleneck(run: Seen) -> str:
+    """Of a decode step. A resource is named only where it explains a quarter of the time."""
+    if run.busy is not None and run.busy < BUSY:
+        return "launch"
+    shares = needs(run)
+    if run.busy is not None:
+        shares = {name: share / run.busy for name, share in shares.items() if name != "launch"}
+    return _largest(shares)
+
+
+def prefill_bottleneck(run: Seen, decode: str) -> str:
+    """Of the prefill, which is not profiled. Where launches decide a step, its time tells what the host takes for each kernel."""
+    if run.ttft_s is None or run.prefill is None or run.ceilings is None:
+        return "unknown"
+    shares = _needs(run.prefill, run.ceilings, run.ttft_s)
+    if decode == "launch" and run.busy is not None and run.decode and run.step_s:
+        shares["launch"] = run.step_s * run.prefill.launches / run.decode.launches / run.ttft_s
+    return _largest(shares)
+
+
+def needs(run: Seen) -> dict[str, float]:
+    """The share of a step that memory traffic, arithmetic and launches need at the device's best; empty where that is not known."""
+    return _needs(run.decode, run.ceilings, run.step_s) if run.decode and run.ceilings and run.step_s else {}
+
+
+def _needs(work: Work, ceilings: Ceilings, seconds: float) -> dict[str, float]:
+    return {
+        "memory": work.bytes / ceilings.copy_bytes_per_s / seconds,
+        "compute": work.operations / ceilings.matmul_flops / seconds,
+        "launch": work.launches * ceilings.launch_s * HOST_LAUNCHES / seconds,
+    }
+
+
+def _largest(shares: Mapping[str, float]) -> str:
+    name = max(shares, key=lambda each: shares[each], default="unknown")
+    return name if shares.get(name, 0) >= EXPLAINS else "unknown"
+
+
+def _sentence(run: Seen, baseline: Seen | None, kind: str) -> str:
+    """Without its full stop."""
+    if run.busy is None and not needs(run):
+        return f"The bottleneck is not known: {run.reason}"
+    state = _state(run, baseline, kind)
+    if baseline is None or baseline.step_s is None:
+        so = f", so {_decides(run, kind)}" if kind in DECIDES else ""
+        return f"{run.name}: {state}{so}"
+    went = trend(run.step, baseline.step)
+    lead, gain = _lead(run, baseline)
+    pair = f"a step takes {shown(run.step_s or 0, 's')} instead of {shown(baseline.step_s, 's')}"
+    if formats := _formats(run, baseline, went):
+        return f"{lead}, yet {pair}: {formats}"
+    surprising = went != {1: "down", -1: "up", 0: "same"}[gain]
+    tail = _free(run, baseline, gain, kind) if went == "same" else pair
+    if kind not in DECIDES:
+        return f"{lead}, {'but' if surprising else 'and'} {tail}: {state}"
+    return f"{lead}, {'but' if surprising else 'and'} {state}, so {_decides(run, kind)} and {tail}"
+
+
+def _lead(run: Seen, baseline: Seen) -> tuple[str, int]:
+    """What the run does differently, and whether that should make a step shorter (1), longer (-1) or neither (0)."""
+    if run.rows != baseline.rows:
+        return f"{run.name} makes {run.rows} tokens a step instead of {baseline.rows}", -1 if run.rows > baseline.rows else 1
+    if not (run.decode and baseline.decode):
+        return f"{run.name} does the same", 0
+    operations = run.decode.operations / baseline.decode.operations
+    moved = run.decode.bytes / baseline.decode.bytes
+    if operations >= 1.5:
+        return f"{run.name} computes {digits(operations, 2)} times the operations a step", -1
+    if operations <= 1 / 1.5:
+        return f"{run.name} computes {_percent(1 - operations)} fewer operations a step", 1
+    if abs(moved - 1) > SIMILAR:
+        return f"{run.name} moves {_percent(abs(moved - 1))} {'fewer' if moved < 1 else 'more'} bytes a step", 1 if moved < 1 else -1
+    return f"{run.name} moves the same {shown(run.decode.bytes, 'B')} a step", 0
+
+
+def _state(run: Seen, baseline: Seen | None, kind: str) -> str:
+    """The numbers that name the bottleneck, or those that do not."""
+    step = shown(run.step_s or 0, "s")
+    if kind == "launch" and run.busy is not None and run.kernels is not None:
+        theirs = baseline.kernels if baseline else None
+        more = f" (the baseline has {theirs:,.0f})" if theirs and abs(run.kernels / theirs - 1) > 0.1 else ""
+        return f"{run.kernels:,.0f} kernels a step{more} keep the GPU busy for only {_percent(run.busy)} of the {step} that it takes"
+    shares = needs(run)
+    if kind == "launch" and run.decode:
+        what = "calling" if run.device == "cpu" else "launching"
+        return f"{what} about {run.decode.launches:,.0f} {_calls(run)} takes an estimated {_percent(shares['launch'])} of a step's {step}"
+    if kind == "memory" and run.decode:
+        return f"a step's {shown(run.decode.bytes, 'B')} in {step} are {_percent(shares['memory'])} of the rate of a large copy"
+    if kind == "compute" and run.decode:
+        work = f"a step's {shown(run.decode.operations, 'FLOP/s').removesuffix('/s')} in {step}"
+        return f"{work} are {_percent(shares['compute'])} of the rate of a large matrix product"
+    busy = f"kernels run for {_percent(run.busy)} of a step's {step}" if run.busy is not None else f"a step takes {step}"
+    if not shares:
+        return f"{busy}, and without measured ceilings memory and arithmetic cannot be told apart"
+    launch = f", {_percent(shares['launch'])} for calling its {_calls(run)}" if run.busy is None else ""
+    best = f"{_percent(shares['memory'])} for its bytes, {_percent(shares['compute'])} for its arithmetic{launch}"
+    return f"{busy}, of which this device at its best needs {best}, so the kernels themselves are slow"
+
+
+def _free(run: Seen, baseline: Seen, gain: int, kind: str) -> str:
+    """What an unchanged step means."""
+    if run.rows > baseline.rows:
+        return "the other rows cost no time" + (", since the weights are read once for all" if kind == "memory" else "")
+    return {1: "nothing is gained", -1: "the extra work costs nothing", 0: "nothing changes"}[gain]
+
+
+def _formats(run: Seen, baseline: Seen, went: Trend | None) -> str:
+    """On a CPU: equal work, or less, in another number format, and not the time that it should take; "" elsewhere."""
+    ours, theirs = run.ceilings, baseline.ceilings
+    if run.device != "cpu" or ours is None or not (run.decode and baseline.decode) or went in (None, "same"):
+        return ""
+    less, calls = run.decode.bytes / baseline.decode.bytes, run.decode.launches / baseline.decode.launches
+    if abs(calls - 1) > SIMILAR or (theirs and ours.dtype == theirs.dtype) or less > 1 + SIMILAR or (went == "down" and less < 1 - SIMILAR):
+        return ""
+    rate = f"{shown(ours.matmul_flops, 'FLOP/s')} in {ours.dtype}"
+    if theirs is None:
+        return f"a large matrix product reaches {rate} here, and the baseline's number format was not measured"
+    rates = f"this processor multiplies large matrices at {rate} and at {shown(theirs.matmul_flops, 'FLOP/s')} in {theirs.dtype}"
+    if (ours.matmul_flops < theirs.matmul_flops) == (went == "up"):
+        return f"{rates}, so its arithmetic in the number format makes the difference"
+    return f"{rates}, which does not explain it, so its kernels for few rows must differ"
+
+
+def _decides(run: Seen, kind: str) -> str:
+    return "their overhead decides" if kind == "launch" and run.device == "cpu" else DECIDES[kind]
+
+
+def _calls(run: Seen) -> str:
+    return "operators" if run.device == "cpu" else "kernels"
+
+
+def _percent(share: float) -> str:
+    return f"{digits(share * 100, 2)} %"

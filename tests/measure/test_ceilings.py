@@ -1,0 +1,55 @@
+"""A device's ceilings, on this machine's CPU."""
+
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import torch
+
+from playground.core.machine import Gpu, Machine
+from playground.measure.ceilings import device_key, measure_ceilings
+from playground.measure.machine import probe
+
+MACHINE = Machine(
+    "host", "Test CPU", 8, 10**10, 10**10, "cuda", (Gpu("Test GPU", "GPU-a", (9, 0), 1, 1, "570.1"),), "", {"torch": "2.13.0"}
+)
+
+
+def test_the_key_names_what_ceilings_depend_on():
+    assert device_key(MACHINE, "cuda", "bfloat16") == "Test GPU, driver 570.1, torch 2.13.0, bfloat16"
+    assert device_key(MACHINE, "cpu", "float32") == "Test CPU, 8 cores, torch 2.13.0, float32"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_ceilings_of_a_cpu_are_plausible_and_say_what_they_hold_for(dtype):
+    machine = probe()
+    started = time.perf_counter()
+    found = measure_ceilings("cpu", dtype, machine)
+    assert time.perf_counter() - started < 15, "meant to take about a second"
+    assert (found.device, found.dtype, found.fresh, found.key) == ("cpu", dtype, True, device_key(machine, "cpu", dtype))
+    assert 1e8 < found.copy_bytes_per_s < 1e12
+    assert 1e7 < found.matmul_flops < 1e14
+    assert 1e-7 < found.launch_s < 1e-3
+    assert abs(datetime.now(UTC) - datetime.fromisoformat(found.measured_at)) < timedelta(minutes=1)
+
+
+def test_the_copy_is_as_fast_as_a_plain_one_of_the_same_size():
+    """Independent: numpy's copy of as many bytes, counted the same way."""
+    import numpy as np
+
+    source = np.ones(1 << 28, dtype=np.uint8)
+    target = np.ones_like(source)
+    seconds = []
+    for _ in range(4):
+        started = time.perf_counter()
+        np.copyto(target, source)
+        seconds.append(time.perf_counter() - started)
+    plain = 2 * source.nbytes / min(seconds)
+    assert measure_ceilings("cpu", "float32", probe()).copy_bytes_per_s > 0.5 * plain
+
+
+def test_measuring_leaves_the_threads_and_the_gradient_mode_as_they_were():
+    threads = torch.get_num_threads()
+    measure_ceilings("cpu", "float32", MACHINE)
+    assert torch.get_num_threads() == threads
+    assert not torch.is_inference_mode_enabled()

@@ -1,0 +1,76 @@
+"""What a technique promised against what was measured: the outcomes, and the reason of a surprise."""
+
+from whole_runs import document, run
+
+from playground.core.events import Score
+
+
+def outcomes(one, baseline):
+    return {entry["metric"]: entry for entry in document(one, baseline)["expectations"]}
+
+
+SIZES = {"weights_bytes": 2.47e9, "kv_cache_bytes": 5.7e6}
+FP16 = run("fp16", step_ms=10.7, precision="fp16", kernels=740, kernel_ms=1.0, memory=SIZES)
+
+
+def int8(step_ms=31.9, score=None):
+    sizes = {**SIZES, "weights_bytes": 1.5e9}
+    return run("int8", step_ms=step_ms, precision="fp16", quantization="int8", kernels=1462, kernel_ms=3.2, memory=sizes, score=score)
+
+
+def test_the_baseline_has_no_expectations():
+    assert document(FP16)["expectations"] == []
+
+
+def test_fewer_bytes_are_as_expected_and_a_longer_step_is_the_opposite_with_its_reason():
+    found = outcomes(int8(), FP16)
+    assert found["weights_bytes"] == {
+        "technique": "quantization", "metric": "weights_bytes", "expected": "down", "outcome": "as expected",
+        "text": "Weights: expected to fall, and fell from 2.47 GB to 1.50 GB.",
+    }  # fmt: skip
+    slower = found["itl_s"]
+    assert (slower["expected"], slower["outcome"]) == ("down", "opposite")
+    assert slower["text"].startswith("Inter-token latency: expected to fall, but rose from 10.7 ms to 31.9 ms. int8 moves 39 % fewer bytes")
+    assert "the launches decide" in slower["text"]
+
+
+def test_intervals_that_overlap_are_no_difference():
+    # three passes spread by half a percent: the mean's interval reaches 1.2 % to either side
+    found = outcomes(int8(step_ms=10.75), FP16)["itl_s"]
+    assert found["outcome"] == "no difference"
+    assert "expected to fall, but this run shows no difference (from 10.7 ms to 10.8 ms)" in found["text"]
+    assert outcomes(int8(step_ms=10.2), FP16)["itl_s"]["outcome"] == "as expected"
+
+
+def test_bytes_within_two_percent_are_the_same():
+    found = outcomes(int8(), FP16)["kv_cache_bytes"]
+    assert (found["expected"], found["outcome"]) == ("same", "as expected")
+
+
+def test_what_was_not_measured_says_why():
+    found = outcomes(int8(), FP16)["kld_mean"]
+    assert found["outcome"] == "not measured"
+    assert "the run ended before output quality was measured" in found["text"]
+
+
+def test_quality_is_held_against_the_noise_floor_of_the_baseline():
+    scored = int8(score=Score(0, {"kld_mean": 0.04, "top1_agreement": 0.9}))
+    assert outcomes(scored, FP16)["kld_mean"]["outcome"] == "as expected"
+    assert outcomes(scored, FP16)["top1_agreement"]["text"] == "Same top token: expected to fall, and fell from 100 % to 90 %."
+    with_floor = (FP16[0], [Score(0, {"kld_mean_floor": 0.04, "top1_agreement_floor": 0.9}), *FP16[1]])
+    noise = outcomes(scored, with_floor)
+    assert (noise["kld_mean"]["outcome"], noise["top1_agreement"]["outcome"]) == ("no difference", "no difference")
+
+
+def test_two_changes_at_once_name_each_other():
+    bf16 = run("bf16", step_ms=10.7, kernels=740, kernel_ms=1.0, memory=SIZES)
+    assert outcomes(int8(), bf16)["itl_s"]["text"].endswith("Also changed: Precision.")
+    entries = document(int8(), bf16)["expectations"]
+    assert [entry["outcome"] for entry in entries if entry["technique"] == "precision" and entry["metric"] == "itl_s"] == ["opposite"]
+
+
+def test_more_rows_are_more_tokens_a_second_as_expected_and_no_longer_step():
+    found = outcomes(run("batch size 32", step_ms=10.7, precision="fp16", batch_size=32, kernels=740, kernel_ms=1.5), FP16)
+    assert found["output_tokens_per_s"]["outcome"] == "as expected"
+    assert found["itl_s"]["outcome"] == "no difference"
+    assert "the other rows cost no time" in found["itl_s"]["text"]

@@ -1,0 +1,44 @@
+"""What is said of a run before anything is loaded."""
+
+import pytest
+
+from playground.core.events import Ceilings
+from playground.core.plan import complete
+from playground.core.spec import RunSpec, Workload
+from playground.models.model import ModelFacts
+from playground.run.forecast import estimate_of, prediction_of
+from playground.techniques import techniques
+
+FACTS = ModelFacts(
+    "a shape", "shape",
+    {
+        "model_type": "llama", "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 32,
+        "num_key_value_heads": 8, "head_dim": 64, "vocab_size": 128256, "tie_word_embeddings": True,
+    },
+)  # fmt: skip
+CEILINGS = Ceilings(0, "a GPU", "cuda", "bfloat16", 1e12, 1e15, 1e-7, "2026-01-01T00:00:00+00:00")
+
+
+def spec(**knobs):
+    return complete(RunSpec(knobs=knobs, workload=Workload(("word " * 20,), max_new_tokens=32, chat=False)), techniques())
+
+
+def test_speed_and_memory_are_predicted_before_the_run():
+    found = prediction_of(spec(), FACTS, techniques(), CEILINGS)
+    # 100 characters are 26 tokens, with 15 more in the middle of the output; 2.47 GB of weights at 1 TB/s decide
+    assert found.decode_bound == "memory"
+    assert found.step_s == pytest.approx(2.4716e-3, rel=0.01)
+    assert found.output_tokens_per_s == pytest.approx(32 / (found.ttft_s + 31 * found.step_s))
+    estimated = estimate_of(spec(), FACTS, techniques())
+    assert (found.weights_bytes, found.kv_cache_bytes) == (estimated.weights_bytes, estimated.kv_cache_bytes)
+
+
+def test_fewer_bits_are_predicted_to_be_faster_where_memory_decides():
+    plain, packed = (prediction_of(spec(quantization=kind), FACTS, techniques(), CEILINGS) for kind in ("none", "nf4"))
+    assert packed.step_s < 0.5 * plain.step_s
+
+
+def test_nothing_is_predicted_of_an_unknown_model_or_device():
+    assert prediction_of(spec(), None, techniques(), CEILINGS) is None
+    assert prediction_of(spec(), FACTS, techniques(), None) is None
+    assert prediction_of(spec(), ModelFacts("odd", "hub", {"hidden_size": 8}), techniques(), CEILINGS) is None
