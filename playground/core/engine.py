@@ -82,9 +82,11 @@ class Engine:
         """One Tick a step, stamped when its tokens are on the host and the device is synchronised. The consumer may stop early."""
         raise NotImplementedError
 
-    def score(self, token_ids: Sequence[int], rows: int = 1) -> Any:
-        """Log-probabilities [len(token_ids) - 1, vocabulary], float32 torch tensor on the CPU, row i for the token after position i: those
-        of the first of `rows` equal rows of one batch. Raises Problem("unsupported") where the engine has no such thing."""
+    def score(self, token_ids: Sequence[int], stepwise: bool = False) -> Any:
+        """Log-probabilities [len(token_ids) - 1, vocabulary], float32 torch tensor on the CPU, row i for the token after position i.
+
+        stepwise: one token a forward pass, as decoding has it, in place of all at once: the same numbers but for rounding. Raises
+        Problem("unsupported") where the engine has no such thing."""
         raise Problem("unsupported", f"{self.title} gives no log-probabilities, so output quality is not available.")
 
     def profile(self, batch: Batch) -> Profile:

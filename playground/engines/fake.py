@@ -106,7 +106,7 @@ class FakeEngine(Engine):
             if all(finished):
                 return
 
-    def score(self, token_ids: Sequence[int], rows: int = 1) -> Any:
+    def score(self, token_ids: Sequence[int], stepwise: bool = False) -> Any:
         """Raises Problem("unsupported")."""
         raise Problem("unsupported", "a script has no probabilities, so quality has no meaning")
 

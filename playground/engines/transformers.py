@@ -190,13 +190,19 @@ class TransformersEngine(Engine):
 
         return sample
 
-    def score(self, token_ids: Sequence[int], rows: int = 1) -> Any:
-        """One forward pass over the whole text, without a cache."""
+    def score(self, token_ids: Sequence[int], stepwise: bool = False) -> Any:
+        """One forward pass over the whole text without a cache, or one a token with a dynamic one."""
         import torch
+        from transformers import DynamicCache
 
         with torch.inference_mode():
-            ids = torch.tensor([list(token_ids)] * rows, device=self.options.device)
-            logits = self.model(input_ids=ids, use_cache=False).logits[0, :-1]
+            ids = torch.tensor([list(token_ids)], device=self.options.device)
+            if stepwise:
+                cache = DynamicCache(config=self.model.config)
+                steps = [self.model(input_ids=ids[:, i : i + 1], past_key_values=cache).logits[0] for i in range(len(token_ids) - 1)]
+                logits = torch.cat(steps)
+            else:
+                logits = self.model(input_ids=ids, use_cache=False).logits[0, :-1]
             return torch.log_softmax(logits.float(), dim=-1).cpu()
 
     def profile(self, batch: Batch) -> Profile:

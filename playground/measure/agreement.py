@@ -102,7 +102,7 @@ def _accuracy(trace: Trace, baseline: Trace | None) -> Found:
 
 _WINDOWS = "windows of 512 tokens, stride 512, no overlap"
 _KLD = "KL(p_baseline || p_variant) per position over the full vocabulary, teacher-forced on the same texts"
-_SHAPE = "the first window of the text as one of two equal rows of a batch against the same window alone, same model"
+_SHAPE = "the text's first 128 tokens in one forward pass against one token a pass, as decoding has it, same model"
 
 METRICS = (
     Metric("kld_mean", "KL divergence, mean", "nats", "lower", f"mean of {_KLD}; {_WINDOWS}", _compared("kld_mean")),

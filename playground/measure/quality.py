@@ -29,6 +29,7 @@ COMPARISONS = ("kld_mean", "kld_p99", "top1_agreement")
 TEXTS = ("ppl", "ppl_chinese", *COMPARISONS)
 FLOORS = ("kld_mean_floor", "kld_p99_floor", "top1_agreement_floor", "ppl_floor")
 QUALITY_METRICS = (*TEXTS, *FLOORS, "matching_tokens_floor", "question_accuracy")
+FLOOR_TOKENS = 128
 TOO_SHORT = "the text gave fewer than two tokens"
 
 Scored = tuple[dict[str, float], dict[str, str], str]
@@ -60,14 +61,14 @@ def score_quality(
     """
     scored = windows(engine, protocol, context_length)
     asked = [encode(engine, question) for question in questions()] if protocol.evaluation == "full" else []
-    floor = [] if reference else scored[:1]
-    total = sum(len(window.ids) for window in [*scored, *floor * 3]) + sum(item.tokens for item in asked)
+    floor = [] if reference else [window.ids[:FLOOR_TOKENS] for window in scored[:1]]
+    total = sum(len(window.ids) for window in scored) + sum(2 * len(ids) for ids in floor) + sum(item.tokens for item in asked)
     scorer = _Scorer(engine, check, progress, total)
     values: dict[str, float] = {}
     missing: dict[str, str] = {}
     parts: list[tuple[tuple[str, ...], Callable[[], Found]]] = [
         (TEXTS, lambda: _texts(scorer, scored, protocol, reference, save_to)),
-        (FLOORS, lambda: _floor(scorer, floor, reference)),
+        (FLOORS, lambda: _floor(scorer, scored, reference)),
         (("question_accuracy",), lambda: _answers(scorer, asked, context_length)),
     ]
     for names, part in parts:
@@ -93,12 +94,12 @@ class _Scorer:
     total: int
     done: int = 0
 
-    def __call__(self, ids: tuple[int, ...], rows: int = 1) -> Any:
+    def __call__(self, ids: tuple[int, ...], stepwise: bool = False) -> Any:
         """Log-probabilities [len(ids) - 1, vocabulary]."""
         self.check()
-        logprobs = self.engine.score(ids) if rows == 1 else self.engine.score(ids, rows)
+        logprobs = self.engine.score(ids, stepwise) if stepwise else self.engine.score(ids)
         require_usable(logprobs, ids)
-        self.done += rows * len(ids)
+        self.done += len(ids)
         self.progress(self.done, self.total)
         return logprobs
 
@@ -143,15 +144,15 @@ def _compare(divergence: Divergence, path: Path, window: Window, logprobs: Any) 
 
 
 def _floor(scorer: _Scorer, scored: Sequence[Window], reference: Path | None) -> Found:
-    """The first window alone against the same window as one of two equal rows: what the batch shape alone changes."""
+    """The text's beginning in one forward pass against one pass a token, as decoding has it: what the batch shape alone changes."""
     if reference or not scored:
         why = "the noise floor is measured on the baseline" if reference else TOO_SHORT
         return {}, dict.fromkeys(FLOORS, why)
-    ids = scored[0].ids
+    ids = scored[0].ids[:FLOOR_TOKENS]
     divergence = Divergence()
-    alone, beside = scorer(ids), scorer(ids, rows=2)
-    divergence.add(alone, beside)
-    ppl = [math.exp(negative_log_likelihood(logprobs, ids) / len(alone)) for logprobs in (alone, beside)]
+    together, stepwise = scorer(ids), scorer(ids, stepwise=True)
+    divergence.add(together, stepwise)
+    ppl = [math.exp(negative_log_likelihood(logprobs, ids) / len(together)) for logprobs in (together, stepwise)]
     return {**{f"{name}_floor": value for name, value in divergence.values().items()}, "ppl_floor": abs(ppl[1] - ppl[0])}, {}
 
 

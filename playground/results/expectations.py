@@ -15,7 +15,7 @@ from playground.core.spec import RunSpec
 from playground.core.technique import Effect
 from playground.measure.metrics import METRICS
 from playground.measure.values import Value
-from playground.results.numbers import shown
+from playground.results.numbers import NO_DIFFERENCE, shown
 from playground.results.trend import trend
 
 # What the baseline has against itself, where its noise floor was not measured.
@@ -35,15 +35,16 @@ def expectations(
     """One entry a technique and metric that it speaks of: technique, metric, expected, outcome, text. `why`: the verdict's sentence, the
     reason for a time that surprises; "" where it is not known."""
     knobs, before = _full(spec, techniques), _full(baseline, techniques)
-    promises = {technique: technique.expect(knobs, before) for technique in ordered(techniques)}
-    changed = [technique.title for technique, effects in promises.items() if effects]
+    promises = {technique: effects for technique in ordered(techniques) if (effects := technique.expect(knobs, before))}
     found = []
     for technique, effects in promises.items():
-        others = [title for title in changed if title != technique.title]
+        others = [other for other in promises if other is not technique]
         for metric, expected in effects.items():
+            if expected == "same" and any(promises[other].get(metric, "same") != "same" for other in others):
+                continue  # another technique is there to change it
             outcome, text = _compared(metric, expected, values, baseline_values, why)
             if others and outcome != "not measured":
-                text += f" Also changed: {', '.join(others)}."
+                text += f" Also changed: {', '.join(other.title for other in others)}."
             found.append({"technique": technique.name, "metric": metric, "expected": expected, "outcome": outcome, "text": text})
     return found
 
@@ -59,15 +60,17 @@ def _compared(
     if went is None or value.value is None or before.value is None:
         reason = value.reason if value.value is None else before.reason
         return "not measured", f"{promised}, but not available: {reason}."
-    pair = f"from {shown(before.value, about.unit)} to {shown(value.value, about.unit)}"
+    did = _did(went, shown(before.value, about.unit), shown(value.value, about.unit))
     if went == expected:
-        return "as expected", f"{promised}, and {_did(went, pair)}."
+        return "as expected", f"{promised}, and {did}."
     outcome = "no difference" if went == "same" else "opposite"
-    return outcome, f"{promised}, but {_did(went, pair)}." + (f" {why}" if why and about.unit in TIMES else "")
+    return outcome, f"{promised}, but {did}." + (f" {why}" if why and about.unit in TIMES else "")
 
 
-def _did(went: Effect, pair: str) -> str:
-    return {"up": f"rose {pair}", "down": f"fell {pair}", "same": f"this run shows no difference ({pair})"}[went]
+def _did(went: Effect, old: str, new: str) -> str:
+    if went == "same":
+        return f"stayed at {new}" if old == new else f"there is {NO_DIFFERENCE} (from {old} to {new})"
+    return f"{'rose' if went == 'up' else 'fell'} from {old} to {new}"
 
 
 def _before(metric: str, value: Value, baseline_values: Mapping[str, Value]) -> Value:

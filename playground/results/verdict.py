@@ -1,7 +1,7 @@
 """What decided a run's speed, and why it differs from the baseline's: one sentence with the run's own numbers.
 
-Pure. On a GPU the profile says whether kernels or their launches decide, and the ceilings which of memory and arithmetic; on a CPU the
-three are weighed by what they need at the device's best. Example::
+Pure. On a GPU the profile says whether kernels or their launches decide; on a CPU, and without a profile, the cost of a launch does. Of
+memory and arithmetic that one decides which needs more of the time at the device's best. Example::
 
     verdict(seen(trace, values), seen(baseline, baseline_values))["bottleneck"]   # "launch"
 """
@@ -16,11 +16,12 @@ from playground.measure import efficiency
 from playground.measure.roofline import HOST_LAUNCHES, Work
 from playground.measure.trace import Trace
 from playground.measure.values import Missing, Value
-from playground.results.numbers import digits, shown
+from playground.results.numbers import NO_DIFFERENCE, digits, shown
 from playground.results.trend import Trend, trend
 
-BUSY = 0.5  # a GPU whose kernels run for less than this share of a step waits for their launches
-EXPLAINS = 0.25  # a resource that needs less than this share of the time at its best does not explain it
+BUSY = 0.5  # where kernels run for less than this share of a step, their launches decide
+EXPLAINS = 0.25  # a resource that needs less than this share of the kernels' time at its best does not explain it
+CLOSE = 0.1  # means that are farther apart, with intervals that overlap, are noise and not a finding
 SIMILAR = 0.05  # amounts closer than this are "the same"
 DECIDES = {"launch": "the launches decide", "memory": "memory traffic decides", "compute": "arithmetic decides"}
 
@@ -82,6 +83,8 @@ def verdict(run: Seen, baseline: Seen | None) -> dict[str, str]:
         no_step = "no decode step was timed" if run.rows else "no timed pass was completed"
         return {"bottleneck": "unknown", "sentence": f"The bottleneck is not known: {no_step}.", "prefill": "unknown"}
     kind = bottleneck(run)
+    if kind == "unknown" and baseline and _computes_more(run, baseline) and trend(run.step, baseline.step) == "up":
+        kind = "compute"  # below every ceiling, but what was added is operations, and they took time
     first = prefill_bottleneck(run, kind)
     sentence = _sentence(run, baseline, kind)
     if first not in ("unknown", kind):
@@ -90,13 +93,10 @@ def verdict(run: Seen, baseline: Seen | None) -> dict[str, str]:
 
 
 def bottleneck(run: Seen) -> str:
-    """Of a decode step. A resource is named only where it explains a quarter of the time."""
-    if run.busy is not None and run.busy < BUSY:
-        return "launch"
-    shares = needs(run)
-    if run.busy is not None:
-        shares = {name: share / run.busy for name, share in shares.items() if name != "launch"}
-    return _largest(shares)
+    """Of a decode step. Memory or arithmetic is named only where it explains a quarter of the time in which kernels run."""
+    if run.busy is None:
+        return _decided(needs(run))
+    return _decided({**needs(run), "launch": 1 - run.busy})
 
 
 def prefill_bottleneck(run: Seen, decode: str) -> str:
@@ -106,7 +106,7 @@ def prefill_bottleneck(run: Seen, decode: str) -> str:
     shares = _needs(run.prefill, run.ceilings, run.ttft_s)
     if decode == "launch" and run.busy is not None and run.decode and run.step_s:
         shares["launch"] = run.step_s * run.prefill.launches / run.decode.launches / run.ttft_s
-    return _largest(shares)
+    return _decided(shares)
 
 
 def needs(run: Seen) -> dict[str, float]:
@@ -122,9 +122,22 @@ def _needs(work: Work, ceilings: Ceilings, seconds: float) -> dict[str, float]:
     }
 
 
-def _largest(shares: Mapping[str, float]) -> str:
-    name = max(shares, key=lambda each: shares[each], default="unknown")
-    return name if shares.get(name, 0) >= EXPLAINS else "unknown"
+def _decided(shares: Mapping[str, float]) -> str:
+    """The bottleneck from the share of launches and those of memory and compute, where these are known."""
+    launch = shares.get("launch", 0.0)
+    if launch > 1 - BUSY:
+        return "launch"
+    work = {name: share / (1 - launch) for name, share in shares.items() if name != "launch"}
+    name = max(work, key=lambda each: work[each], default="unknown")
+    if work.get(name, 0) >= EXPLAINS:
+        return name
+    return "launch" if work and launch >= EXPLAINS else "unknown"
+
+
+def _computes_more(run: Seen, baseline: Seen) -> bool:
+    if not (run.decode and baseline.decode):
+        return False
+    return run.decode.operations > 1.5 * baseline.decode.operations and run.decode.bytes < (1 + SIMILAR) * baseline.decode.bytes
 
 
 def _sentence(run: Seen, baseline: Seen | None, kind: str) -> str:
@@ -159,6 +172,8 @@ def _lead(run: Seen, baseline: Seen) -> tuple[str, int]:
         return f"{run.name} computes {digits(operations, 2)} times the operations a step", -1
     if operations <= 1 / 1.5:
         return f"{run.name} computes {_percent(1 - operations)} fewer operations a step", 1
+    if moved >= 2:
+        return f"{run.name} moves {digits(moved, 2)} times the bytes a step", -1
     if abs(moved - 1) > SIMILAR:
         return f"{run.name} moves {_percent(abs(moved - 1))} {'fewer' if moved < 1 else 'more'} bytes a step", 1 if moved < 1 else -1
     return f"{run.name} moves the same {shown(run.decode.bytes, 'B')} a step", 0
@@ -180,16 +195,20 @@ def _state(run: Seen, baseline: Seen | None, kind: str) -> str:
     if kind == "compute" and run.decode:
         work = f"a step's {shown(run.decode.operations, 'FLOP/s').removesuffix('/s')} in {step}"
         return f"{work} are {_percent(shares['compute'])} of the rate of a large matrix product"
-    busy = f"kernels run for {_percent(run.busy)} of a step's {step}" if run.busy is not None else f"a step takes {step}"
     if not shares:
-        return f"{busy}, and without measured ceilings memory and arithmetic cannot be told apart"
+        return (
+            f"kernels run for {_percent(run.busy or 0)} of a step's {step}, and without ceilings memory and arithmetic cannot be told apart"
+        )
+    of = f"of a step's {step}" if run.busy is None else f"kernels run for {_percent(run.busy)} of a step's {step}, of which"
     launch = f", {_percent(shares['launch'])} for calling its {_calls(run)}" if run.busy is None else ""
     best = f"{_percent(shares['memory'])} for its bytes, {_percent(shares['compute'])} for its arithmetic{launch}"
-    return f"{busy}, of which this device at its best needs {best}, so the kernels themselves are slow"
+    return f"{of} this device at its best needs {best}, so the kernels themselves are slow"
 
 
 def _free(run: Seen, baseline: Seen, gain: int, kind: str) -> str:
-    """What an unchanged step means."""
+    """What an unchanged step means; where the means are far apart, that this run cannot tell."""
+    if baseline.step_s and run.step_s and abs(run.step_s / baseline.step_s - 1) > CLOSE:
+        return f"{shown(run.step_s, 's')} against {shown(baseline.step_s, 's')} is {NO_DIFFERENCE}"
     if run.rows > baseline.rows:
         return "the other rows cost no time" + (", since the weights are read once for all" if kind == "memory" else "")
     return {1: "nothing is gained", -1: "the extra work costs nothing", 0: "nothing changes"}[gain]

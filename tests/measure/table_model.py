@@ -17,11 +17,11 @@ class TableModel(Engine):
         assert chat is False
         return prompt, (*self.head, *(ord(character) % (len(self.logits) - 1) for character in prompt))
 
-    def score(self, token_ids, rows=1):
+    def score(self, token_ids, stepwise=False):
         import torch
 
-        self.asked.append((tuple(token_ids), rows))
-        logits = self.logits if rows == 1 or self.noise is None else self.logits + self.noise
+        self.asked.append((tuple(token_ids), stepwise))
+        logits = self.logits if not stepwise or self.noise is None else self.logits + self.noise
         return torch.log_softmax(logits[list(token_ids)[:-1]], dim=-1)
 
 

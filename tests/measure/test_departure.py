@@ -114,8 +114,8 @@ def test_a_full_disk_is_a_reason_and_leaves_nothing(tmp_path):
 
 def test_an_engine_without_log_probabilities_and_numbers_that_overflowed_are_problems_for_the_caller(tmp_path):
     class Plain(TableModel):
-        def score(self, token_ids, rows=1):
-            return Engine.score(self, token_ids, rows)
+        def score(self, token_ids, stepwise=False):
+            return Engine.score(self, token_ids, stepwise)
 
     with pytest.raises(Problem, match="gives no log-probabilities"):
         save_outputs(Plain(BASE), tmp_path, PROMPTS, THEIRS)

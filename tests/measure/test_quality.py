@@ -74,7 +74,7 @@ def test_the_english_text_has_two_thousand_tokens_of_the_default_model():
 def test_the_short_evaluation_is_one_window_of_english_and_says_what_it_leaves_out():
     engine = TableModel(BASE)
     values, missing, about = score_quality(engine, Protocol())
-    assert engine.asked[0] == (engine.prepare(evaluation_text("english"), False)[1][:512], 1)
+    assert engine.asked[0] == (engine.prepare(evaluation_text("english"), False)[1][:512], False)
     assert values["ppl"] == pytest.approx(expected_ppl(engine, BASE, evaluation_text("english")[:512]), rel=1e-6)
     assert "English only" in missing["ppl_chinese"]
     assert "no questions" in missing["question_accuracy"]
@@ -143,18 +143,18 @@ def test_no_divergence_is_below_zero_when_only_the_last_bits_differ(tmp_path):
     assert 0 <= values["kld_mean"] < 1e-9
 
 
-def test_the_noise_floor_is_the_first_window_in_a_batch_of_two_against_alone():
+def test_the_noise_floor_is_the_texts_beginning_token_by_token_against_all_at_once():
     noise = random_table(60, 3) * 0.01
     engine = TableModel(BASE, noise=noise)
     values, _, _ = score_quality(engine, FULL)
-    text = evaluation_text("english")[:512]
+    text = evaluation_text("english")[:128]
     kl, agree = expected_kl(engine, BASE, BASE + noise, [text])
     assert values["kld_mean_floor"] == pytest.approx(kl.mean(), rel=1e-3)
     assert values["kld_p99_floor"] == pytest.approx(np.percentile(kl, 99), rel=1e-3)
     assert values["top1_agreement_floor"] == pytest.approx(agree.mean())
-    alone, beside = (expected_ppl(engine, table, text) for table in (BASE, BASE + noise))
-    assert values["ppl_floor"] == pytest.approx(abs(alone - beside), rel=1e-3)
-    assert [rows for _, rows in engine.asked].count(2) == 1
+    together, single = (expected_ppl(engine, table, text) for table in (BASE, BASE + noise))
+    assert values["ppl_floor"] == pytest.approx(abs(together - single), rel=1e-3)
+    assert [stepwise for _, stepwise in engine.asked].count(True) == 1
 
 
 def test_a_variant_measures_no_noise_floor(tmp_path):
@@ -163,7 +163,7 @@ def test_a_variant_measures_no_noise_floor(tmp_path):
     values, missing, _ = score_quality(engine, Protocol(), reference=tmp_path)
     assert all("on the baseline" in missing[name] for name in FLOORS)
     assert not set(FLOORS) & set(values)
-    assert {rows for _, rows in engine.asked} == {1}
+    assert not any(stepwise for _, stepwise in engine.asked)
 
 
 def test_windows_follow_the_context_and_repeat_the_start_token():
@@ -189,7 +189,7 @@ def test_a_text_of_the_users_takes_the_place_of_both_and_is_cut_at_8192_tokens()
 def test_a_last_window_of_a_single_token_is_left_out():
     engine = TableModel(BASE)
     values, _, _ = score_quality(engine, own("y" * 513))
-    assert [len(ids) for ids, _ in engine.asked] == [512, 512, 512]  # the window, and twice for the floor
+    assert [len(ids) for ids, _ in engine.asked] == [512, 128, 128]  # the window, and twice for the floor
     assert values["ppl"] > 0
 
 
@@ -204,10 +204,10 @@ def test_never_more_than_one_window_waits_for_the_next(tmp_path):
     seen = []
 
     class Counting(TableModel):
-        def score(self, token_ids, rows=1):
-            text = len(token_ids) > 300 and rows == 1  # neither a question nor the second side of the floor
+        def score(self, token_ids, stepwise=False):
+            text = len(token_ids) > 300  # neither a question nor the floor
             assert not text or not [window for window in seen if window() is not None]
-            logprobs = super().score(token_ids, rows)
+            logprobs = super().score(token_ids, stepwise)
             seen.extend([weakref.ref(logprobs)] if text else [])
             return logprobs
 
@@ -236,7 +236,7 @@ def test_progress_counts_every_token_that_is_scored(tmp_path):
         engine, seen = TableModel(BASE), []
         score_quality(engine, FULL, progress=lambda done, total, seen=seen: seen.append((done, total)), **folders)
         assert len(seen) == len(engine.asked)
-        assert seen[-1][0] == seen[-1][1] == sum(len(ids) * rows for ids, rows in engine.asked)
+        assert seen[-1][0] == seen[-1][1] == sum(len(ids) for ids, _ in engine.asked)
         assert [done for done, _ in seen] == sorted(done for done, _ in seen)
 
 
@@ -273,8 +273,8 @@ def test_numbers_that_overflowed_are_missing_with_their_count():
 
 def test_an_engine_without_log_probabilities_gives_its_reason_for_everything():
     class Plain(TableModel):
-        def score(self, token_ids, rows=1):
-            return Engine.score(self, token_ids, rows)
+        def score(self, token_ids, stepwise=False):
+            return Engine.score(self, token_ids, stepwise)
 
     values, missing, _ = score_quality(Plain(BASE), FULL)
     assert values == {}
@@ -283,10 +283,10 @@ def test_an_engine_without_log_probabilities_gives_its_reason_for_everything():
 
 
 class Crowded(TableModel):
-    """Has memory for one row only."""
+    """Has no memory for a cache."""
 
-    def score(self, token_ids, rows=1):
-        if rows > 1:
+    def score(self, token_ids, stepwise=False):
+        if stepwise:
             raise Problem("oom", "no memory left")
         return super().score(token_ids)
 

@@ -38,13 +38,14 @@ def test_intervals_that_overlap_are_no_difference():
     # three passes spread by half a percent: the mean's interval reaches 1.2 % to either side
     found = outcomes(int8(step_ms=10.75), FP16)["itl_s"]
     assert found["outcome"] == "no difference"
-    assert "expected to fall, but this run shows no difference (from 10.7 ms to 10.8 ms)" in found["text"]
+    assert "expected to fall, but there is no difference that this run can show (from 10.7 ms to 10.8 ms)" in found["text"]
     assert outcomes(int8(step_ms=10.2), FP16)["itl_s"]["outcome"] == "as expected"
 
 
 def test_bytes_within_two_percent_are_the_same():
     found = outcomes(int8(), FP16)["kv_cache_bytes"]
     assert (found["expected"], found["outcome"]) == ("same", "as expected")
+    assert found["text"] == "KV cache: expected to stay the same, and stayed at 5.70 MB."
 
 
 def test_what_was_not_measured_says_why():
@@ -62,11 +63,11 @@ def test_quality_is_held_against_the_noise_floor_of_the_baseline():
     assert (noise["kld_mean"]["outcome"], noise["top1_agreement"]["outcome"]) == ("no difference", "no difference")
 
 
-def test_two_changes_at_once_name_each_other():
+def test_two_changes_at_once_name_each_other_and_the_one_that_changes_nothing_is_silent():
     bf16 = run("bf16", step_ms=10.7, kernels=740, kernel_ms=1.0, memory=SIZES)
-    assert outcomes(int8(), bf16)["itl_s"]["text"].endswith("Also changed: Precision.")
     entries = document(int8(), bf16)["expectations"]
-    assert [entry["outcome"] for entry in entries if entry["technique"] == "precision" and entry["metric"] == "itl_s"] == ["opposite"]
+    assert [entry["technique"] for entry in entries if entry["metric"] in ("weights_bytes", "itl_s")] == ["quantization", "quantization"]
+    assert all(entry["text"].endswith("Also changed: Precision.") for entry in entries if entry["metric"] == "itl_s")
 
 
 def test_more_rows_are_more_tokens_a_second_as_expected_and_no_longer_step():

@@ -121,6 +121,23 @@ def test_what_no_ceiling_explains_is_unknown_and_says_how_much_each_does():
     assert "needs 4.9 % for its bytes, 0.76 % for its arithmetic, 3.5 % for calling its operators" in found["sentence"]
 
 
+def test_added_operations_that_take_time_are_the_reason_below_every_ceiling():
+    baseline = run("bf16", step_ms=58, config=SMOLLM2_135M, device="cpu", ceilings=cpu("bfloat16", 420e9), prompt=37)
+    off = run("off", step_ms=155, config=SMOLLM2_135M, device="cpu", ceilings=cpu("bfloat16", 420e9), prompt=37, kv_cache="off")
+    assert verdict(off)["bottleneck"] == "unknown"
+    found = verdict(off, baseline)
+    assert found["bottleneck"] == "compute"
+    # 45 tokens: 2 x 106 M linear weights x 45, 2 x 28.3 M of the head, and 4 x 576 x 45^2 x 30 of attention
+    assert found["sentence"].startswith("off computes 36 times the operations a step, and a step's 9.75 GFLOP in 155 ms are 15 % of")
+    assert found["sentence"].endswith("so arithmetic decides and a step takes 155 ms instead of 58 ms.")
+
+
+def test_noise_is_not_called_a_finding():
+    calm = run("bf16", step_ms=9.73, kernels=740, kernel_ms=1.0)
+    noisy = run("nf4", step_ms=12.4, quantization="nf4", kernels=740, kernel_ms=0.9, wobble=(0.7, 1.0, 1.3))
+    assert verdict(noisy, calm)["sentence"].endswith("is no difference that this run can show.")
+
+
 def test_busy_kernels_that_reach_no_ceiling_are_not_called_memory_bound():
     found = verdict(run("slow kernels", step_ms=30, kernels=740, kernel_ms=27))
     assert found["bottleneck"] == "unknown"

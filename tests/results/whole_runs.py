@@ -27,15 +27,15 @@ def cpu(dtype, matmul_flops):
 
 
 def run(label="", *, step_ms, ttft_ms=None, config=LLAMA_1B, ceilings=H200, device="cuda", prompt=46, new=16, kernels=None, kernel_ms=None,
-        memory=None, score=None, **knobs):  # fmt: skip
+        memory=None, score=None, wobble=WOBBLE, **knobs):  # fmt: skip
     """Spec and events of three passes; a profile where `kernels` are given."""
     spec = RunSpec(knobs=knobs, label=label, workload=Workload(max_new_tokens=new))
     rows = int(knobs.get("batch_size", 1))
     events = [Loaded(0, 1.0, {"config": config, "device": device})]
-    for index, wobble in enumerate(WOBBLE):
-        start, first = index * 1e12, (ttft_ms or step_ms) * wobble * MS
+    for index, factor in enumerate(wobble):
+        start, first = index * 1e12, (ttft_ms or step_ms) * factor * MS
         events.append(BatchStart(int(start), "timed", index, tuple(range(rows)), (prompt,) * rows))
-        events += [Tick(int(start + first + count * step_ms * wobble * MS), ((7,),) * rows) for count in range(new)]
+        events += [Tick(int(start + first + count * step_ms * factor * MS), ((7,),) * rows) for count in range(new)]
         events.append(BatchEnd(int(start + 9e11)))
     events += [Memory(0, "timed", memory or {})]
     events += [event for event in (score, ceilings) if event]

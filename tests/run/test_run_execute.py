@@ -227,7 +227,7 @@ def test_the_noise_floor_of_matching_tokens_is_of_the_baseline_at_another_batch_
                 shift = len(batch.token_ids) if step >= 2 else 0
                 yield dataclasses.replace(tick, tokens=tuple(tuple(token + shift for token in row) for row in tick.tokens))
 
-        def score(self, token_ids, rows=1):
+        def score(self, token_ids, stepwise=False):
             return torch.log_softmax(torch.zeros(len(token_ids) - 1, 2000), dim=-1)
 
     score = of(Score, run(script(), OtherBatchOtherText()))[0]
@@ -250,7 +250,7 @@ def test_the_first_departure_comes_with_the_probabilities_of_both_models(script,
             for step, tick in enumerate(super().generate(batch)):
                 yield dataclasses.replace(tick, tokens=tuple((self.token if step else 9,) for _ in tick.tokens))
 
-        def score(self, token_ids, rows=1):
+        def score(self, token_ids, stepwise=False):
             row = torch.full((2000,), 0.3 / 1999)
             row[self.token] = 0.7
             return row.log().repeat(len(token_ids) - 1, 1)
@@ -341,7 +341,7 @@ def test_paths_for_quality_reach_the_engine_that_can_be_scored(script, tmp_path:
     class Scoring(FakeEngine):
         shift = 0.0
 
-        def score(self, token_ids, rows=1):
+        def score(self, token_ids, stepwise=False):
             logits = torch.arange(67.0).repeat(len(token_ids) - 1, 1) * (1 + self.shift)
             return torch.log_softmax(logits, dim=-1)
 
