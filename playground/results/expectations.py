@@ -43,6 +43,7 @@ def expectations(
             if expected == "same" and any(promises[other].get(metric, "same") != "same" for other in others):
                 continue  # another technique is there to change it
             outcome, text = _compared(metric, expected, values, baseline_values, why)
+            why = "" if why and why in text else why  # the reason once is enough
             if others and outcome != "not measured":
                 text += f" Also changed: {', '.join(other.title for other in others)}."
             found.append({"technique": technique.name, "metric": metric, "expected": expected, "outcome": outcome, "text": text})

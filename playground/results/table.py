@@ -23,7 +23,7 @@ def table(results: Sequence[dict[str, Any]]) -> str:
         if any(value.get("value") is not None for value in values):
             rows.append([metric.title, *(_cell(value) for value in values)])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    verdicts = [f"{name}: {result['verdict']['sentence']}" for name, result in zip(rows[0][1:], results, strict=True)]
+    verdicts = [result["verdict"]["sentence"] for result in results]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join([*lines, "", *verdicts])
 

