@@ -50,7 +50,7 @@ def quality(passes: Passes, batches: Sequence[tuple[Rows, Batch]], first_pass: S
     else:
         values = {**values, MATCHING: found}
     passes.emit(Score(time.perf_counter_ns(), values, missing, about))
-    if passes.plan.spec.workload.temperature == 0:
+    if passes.plan.spec.workload.temperature == 0 and "ppl" in values:  # else the Score says why there are no log-probabilities
         _departures(passes, [ids for _, batch in batches for ids in batch.token_ids], outputs, reference, save_to)
 
 

@@ -59,15 +59,24 @@ def test_the_main_job_on_the_default_model(model_page: Callable[[], Page]) -> No
     expect(column(page, 1)).to_contain_text("210 of 210 Linear layers are Linear4bit (nf4")
     for panel in ("ttft_s", "itl_s", "memory", "output_tokens_per_s", "kld_mean", "ppl"):
         expect(page.locator(f'#final-charts [data-panel="{panel}"] .js-plotly-plot')).to_be_visible()
-    table = page.locator("#comparison")
+    table = page.locator("#comparison table").first
     weights = table.locator("tr").filter(has=page.get_by_text("Weights", exact=True))
     expect(weights).to_contain_text("269 MB")
     expect(weights).to_contain_text(re.compile(r"11[36] MB"))  # nf4 scales: 32 bits a block on a GPU, 16 on a CPU
     divergence = table.locator("tr").filter(has=page.get_by_text("KL divergence, mean", exact=True)).locator("td").nth(1)
     assert 0.05 < float(re.search(r"[\d.]+", divergence.inner_text())[0]) < 2  # type: ignore[index]
+    expect(table).to_contain_text("noise floor")
+    expect(table).to_contain_text("no energy counter is read on a CPU")
+    for index in (0, 1):
+        expect(column(page, index).locator(".verdict .bound")).to_be_visible()
+    expect(page.locator("#comparison .predictions")).to_contain_text("Weights")
+    expect(page.locator("#comparison")).to_contain_text("Quantization")  # what was expected of it
+    expect(page.locator('#final-charts [data-panel="roofline"] .js-plotly-plot')).to_be_visible()
     page.get_by_role("button", name="Exact input").click()
     expect(page.locator("#prepared")).to_contain_text("<|im_start|>user")
     expect(page.locator("#prepared")).to_contain_text("tokens")
+    set_number(page, "max-new-tokens", 32)
+    expect(page.locator("#estimate")).to_contain_text("tokens/s", timeout=20_000)  # this machine was measured by the run
 
 
 def test_stop_reload_and_the_next_run_on_the_default_model(model_page: Callable[[], Page]) -> None:

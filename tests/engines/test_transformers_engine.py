@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 
 from playground.core.engine import Batch
-from playground.core.plan import Plan, plan_for
-from playground.core.spec import DEFAULT_MODEL, RunSpec
+from playground.core.plan import Plan, footprint_of, plan_for
+from playground.core.spec import DEFAULT_MODEL, Protocol, RunSpec
 from playground.engines import engine_class
+from playground.measure.estimate import estimate
 from playground.measure.machine import probe
+from playground.measure.quality import score_quality
+from playground.models.resolve import peek
 from playground.techniques import techniques
 
 PROMPTS = ("What is the capital of France?", "Write one sentence about the sea, the moon and an old lighthouse.", "Count to ten.")
@@ -159,3 +162,37 @@ def test_the_kv_cache_is_counted_at_its_largest_not_at_the_last_batch(tiny: Any)
     assert tiny.memory()["kv_cache_bytes"] == 2 * layers * kv_heads * head_dim * bytes_a_number * (20 + 5 - 1) * 2
     tiny.reset_peaks()
     assert tiny.memory()["kv_cache_bytes"] == 0
+
+
+def test_scoring_token_by_token_gives_the_same_numbers_as_all_at_once(tiny: Any) -> None:
+    import torch
+
+    ids = tuple(range(3, 40))
+    assert torch.allclose(tiny.score(ids, stepwise=True), tiny.score(ids), atol=1e-5)
+
+
+@pytest.mark.slow
+def test_the_noise_floor_of_fp32_is_nothing_and_that_of_bf16_is_not(engine: Any) -> None:
+    half = engine_class("transformers")()
+    half.load(plan(precision="bf16"), lambda event: None)
+    floors = []
+    for each in (engine, half):
+        values, missing, _ = score_quality(each, Protocol(text="The mill by the river had stood for two hundred years. " * 12))
+        assert not {"kld_mean_floor", "top1_agreement_floor", "ppl_floor"} & set(missing)
+        floors.append(values)
+    half.close()
+    assert floors[0]["kld_mean_floor"] < 1e-6
+    assert floors[0]["top1_agreement_floor"] == 1
+    assert floors[1]["kld_mean_floor"] > 1e-5
+    assert floors[1]["ppl_floor"] > floors[0]["ppl_floor"]
+
+
+@pytest.mark.slow
+def test_what_the_estimate_predicts_for_the_default_model_is_what_is_there(engine: Any) -> None:
+    _, ids = engine.prepare(PROMPTS[0], True)
+    engine.setup(plan(precision="fp32"))
+    engine.reset_peaks()
+    list(engine.generate(Batch((ids,), 40)))
+    found = estimate(peek(DEFAULT_MODEL).config, footprint_of(RunSpec(knobs={"precision": "fp32"}), techniques()), len(ids), 40)
+    assert found.weights_bytes == pytest.approx(engine.memory()["weights_bytes"], rel=0.05)
+    assert found.kv_cache_bytes == pytest.approx(engine.memory()["kv_cache_bytes"], rel=0.05)

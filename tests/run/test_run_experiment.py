@@ -132,6 +132,12 @@ class FullDisk:
         self._call("finish")
         self.finished = [*getattr(self, "finished", []), variant]
 
+    def ceilings(self):
+        return {}
+
+    def keep_ceilings(self, found):
+        pass
+
     def mark_interrupted(self, over=()):
         return 0
 
