@@ -179,7 +179,8 @@ class Energy:
 @dataclass(frozen=True)
 class Ceilings:
     """What the device can do at best, measured: bytes a second of a large copy (read plus written), operations a second of a large matrix
-    product, and seconds that one small kernel costs to launch. `key`: what they hold for (`measure.ceilings.device_key`); `dtype`: torch's
+    product, seconds that one small kernel costs to launch, and bytes a second of weights that a product with one row reads, which on some
+    processors stays far below a copy (None: not measured). `key`: what they hold for (`measure.ceilings.device_key`); `dtype`: torch's
     name; `fresh`: measured in this run."""
 
     t_ns: int
@@ -191,6 +192,7 @@ class Ceilings:
     launch_s: float
     measured_at: str
     fresh: bool = True
+    matvec_bytes_per_s: float | None = None
 
 
 @dataclass(frozen=True)

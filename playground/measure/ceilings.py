@@ -1,4 +1,5 @@
-"""What a device can do at best, measured in the worker: a large copy, a large matrix product, and what it costs to launch one operation.
+"""What a device can do at best, measured in the worker: a large copy, a large matrix product, a product with one row, and what it
+costs to launch one operation.
 
 About a second; torch is imported inside. Everything is given back afterwards, so that no later peak contains it. Example::
 
@@ -19,6 +20,7 @@ from playground.core.machine import Machine
 MIB = 1 << 20
 COPY_BYTES = {"cpu": 256 * MIB, "cuda": 1024 * MIB}  # far more than any cache holds
 SIZES = {"cpu": (256, 512, 1024, 2048), "cuda": (1024, 2048, 4096, 8192)}  # rows and columns of the matrices
+WIDTH = 2048  # columns of the matrix that one row is multiplied with
 COPY_S = 0.25
 MATMUL_S = 0.15
 SLOWEST_S = 0.3  # no larger matrices where one product of them would take longer
@@ -51,11 +53,13 @@ def measure_ceilings(device: str, dtype: str, machine: Machine) -> Ceilings:
             copy = _copy_rate(device, free // 8, timed)
             matmul = _matmul_rate(device, kind, free // 8, timed)
             launch = _launch_s(device, kind)
+            matvec = _matvec_rate(device, kind, free // 8, timed)
     finally:
         if device == "cuda":
             torch.cuda.empty_cache()
     measured_at = datetime.now(UTC).isoformat(timespec="seconds")
-    return Ceilings(time.perf_counter_ns(), device_key(machine, device, dtype), device, dtype, copy, matmul, launch, measured_at)
+    key = device_key(machine, device, dtype)
+    return Ceilings(time.perf_counter_ns(), key, device, dtype, copy, matmul, launch, measured_at, matvec_bytes_per_s=matvec)
 
 
 Timed = Callable[[Callable[[], Any]], float]
@@ -115,6 +119,16 @@ def _matmul_rate(device: str, kind: Any, room: int, timed: Timed) -> float:
         if seconds * 8 > SLOWEST_S:
             break
     return best
+
+
+def _matvec_rate(device: str, kind: Any, room: int, timed: Timed) -> float:
+    """Bytes of weights read a second where a linear layer has one row to multiply, as a decode step has."""
+    import torch
+
+    rows = max(min(COPY_BYTES[device] // 2, room) // (WIDTH * kind.itemsize), 1)
+    weights, row = torch.ones(rows, WIDTH, dtype=kind, device=device), torch.ones(1, WIDTH, dtype=kind, device=device)
+    size: int = rows * WIDTH * kind.itemsize
+    return size / _best(lambda: torch.nn.functional.linear(row, weights), timed, MATMUL_S)
 
 
 def _launch_s(device: str, kind: Any) -> float:

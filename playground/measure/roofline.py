@@ -25,6 +25,7 @@ LINEARS = 7  # linear layers of a decoder layer: q, k, v, o, gate, up, down
 STEP_KERNELS = 21
 # Host time for each kernel of an eager model, in launches of a bare small operation: between two kernels Python also walks the modules.
 # Seen on an AMD EPYC: 11 us against 3.7 us; on an H200's host: 13.9 to 15.6 us a kernel (bf16, 1B and 8B Llama shapes) against 6.6 us.
+ONE_ROW = 4.0  # operations a byte: one row has 0.5 in fp32, 1 in 16 bits, 3.5 in 4 bits
 HOST_LAUNCHES = {"cpu": 3.0, "cuda": 2.2}
 
 
@@ -97,10 +98,16 @@ def prefill_work(config: Mapping[str, Any], footprint: Footprint, prompt_tokens:
 def predict(work: Work, ceilings: Ceilings) -> Times:
     """Seconds at the device's ceilings. A GPU works while the host launches, so the slowest of the three decides; on a CPU the same cores
     do both, so launching comes on top."""
-    memory_s, compute_s = work.bytes / ceilings.copy_bytes_per_s, work.operations / ceilings.matmul_flops
+    memory_s, compute_s = work.bytes / memory_rate(work, ceilings), work.operations / ceilings.matmul_flops
     launch_s = launching_s(work, ceilings)
     busy_s = max(memory_s, compute_s)
     return Times(memory_s, compute_s, launch_s, busy_s + launch_s if ceilings.device == "cpu" else max(busy_s, launch_s))
+
+
+def memory_rate(work: Work, ceilings: Ceilings) -> float:
+    """Bytes a second that this work can be moved at: those of a product with one row where the work is such products, else of a copy."""
+    one_row = ceilings.matvec_bytes_per_s is not None and work.operations < ONE_ROW * work.bytes
+    return ceilings.matvec_bytes_per_s if one_row and ceilings.matvec_bytes_per_s else ceilings.copy_bytes_per_s
 
 
 def launching_s(work: Work, ceilings: Ceilings) -> float:

@@ -30,29 +30,30 @@ def expectations(
     values: Mapping[str, Value],
     baseline_values: Mapping[str, Value],
     techniques: Techniques,
-    why: str,
+    why: Mapping[str, str],
 ) -> list[dict[str, str]]:
-    """One entry a technique and metric that it speaks of: technique, metric, expected, outcome, text. `why`: the verdict's sentence, the
-    reason for a time that surprises; "" where it is not known."""
+    """One entry a technique and metric that it speaks of: technique, metric, expected, outcome, text. `why`: reasons
+    for a time that surprises, by metric, and under "" for all others; each is told once."""
     knobs, before = _full(spec, techniques), _full(baseline, techniques)
     promises = {technique: effects for technique in ordered(techniques) if (effects := technique.expect(knobs, before))}
-    found = []
+    found, told = [], {""}
     for technique, effects in promises.items():
         others = [other for other in promises if other is not technique]
         for metric, expected in effects.items():
             if expected == "same" and any(promises[other].get(metric, "same") != "same" for other in others):
                 continue  # another technique is there to change it
-            outcome, text = _compared(metric, expected, values, baseline_values, why)
-            why = "" if why and why in text else why  # the reason once is enough
+            outcome, text = _compared(metric, expected, values, baseline_values)
+            reason = why.get(metric, why.get("", ""))
+            if METRICS[metric].unit in TIMES and outcome in ("opposite", "no difference") and reason not in told:
+                text += f" {reason}"
+                told.add(reason)
             if others and outcome != "not measured":
                 text += f" Also changed: {', '.join(other.title for other in others)}."
             found.append({"technique": technique.name, "metric": metric, "expected": expected, "outcome": outcome, "text": text})
     return found
 
 
-def _compared(
-    metric: str, expected: Effect, values: Mapping[str, Value], baseline_values: Mapping[str, Value], why: str
-) -> tuple[str, str]:
+def _compared(metric: str, expected: Effect, values: Mapping[str, Value], baseline_values: Mapping[str, Value]) -> tuple[str, str]:
     """Outcome and text of one metric."""
     about = METRICS[metric]
     value, before = values[metric], _before(metric, values[metric], baseline_values)
@@ -65,7 +66,7 @@ def _compared(
     if went == expected:
         return "as expected", f"{promised}, and {did}."
     outcome = "no difference" if went == "same" else "opposite"
-    return outcome, f"{promised}, but {did}." + (f" {why}" if why and about.unit in TIMES else "")
+    return outcome, f"{promised}, but {did}."
 
 
 def _did(went: Effect, old: str, new: str) -> str:

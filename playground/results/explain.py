@@ -19,7 +19,7 @@ from playground.measure.roofline import Work, predict_run
 from playground.measure.trace import Trace
 from playground.measure.values import Missing, Value
 from playground.results.expectations import expectations
-from playground.results.verdict import seen, verdict
+from playground.results.verdict import prefill_reason, seen, verdict
 
 # What is predicted, the metric that measures it, and the unit.
 PREDICTED = {
@@ -42,8 +42,9 @@ class Measured:
 
 def explain(run: Measured, baseline: Measured | None, techniques: Techniques) -> dict[str, Any]:
     """The parts of a result document that explain: verdict, prediction, prediction_reason, roofline, profile, departures, expectations."""
-    found = verdict(seen(run.trace, run.values), None if baseline is None else seen(baseline.trace, baseline.values))
-    why = found["sentence"] if found["bottleneck"] != "unknown" else ""
+    ours, theirs = seen(run.trace, run.values), None if baseline is None else seen(baseline.trace, baseline.values)
+    found = verdict(ours, theirs)
+    why = {"": found["sentence"] if found["bottleneck"] != "unknown" else "", "ttft_s": prefill_reason(ours, theirs) if theirs else ""}
     prediction, reason = _prediction(run)
     profile, spec = run.trace.profile, run.trace.spec
     expected = [] if baseline is None else expectations(spec, baseline.trace.spec, run.values, baseline.values, techniques, why)

@@ -1,6 +1,7 @@
 """The profile panel: where the time of one decode step goes, part by part of the model, one stacked bar a variant.
 
-On a GPU the parts are kernel time, and what is left of the step, in which no kernel ran, stands beside them. Example::
+On a GPU the parts are kernel time, and what is left of the step, in which no kernel ran, stands beside them. On a CPU the profiler slows
+the operators, so they share out the step that was measured without it. Example::
 
     profile(results, names)   # None where no variant has a profile
 """
@@ -18,7 +19,7 @@ IDLE = "no kernel runs"
 PART_COLOURS = ("#b07aa1", "#4e79a7", "#f28e2b", "#76b7b2", "#edc948", "#9c755f", "#a0a09a")
 HOW = {
     "cuda": "time of its kernels in one decode step, under a profiler",
-    "cpu": "time of its operators in one decode step, under a profiler, which slows them",
+    "cpu": "share of its operators, under a profiler, in a decode step as measured without",
 }
 
 
@@ -45,12 +46,15 @@ def profile(results: Sequence[Result], names: Sequence[str]) -> dict[str, Any] |
 
 
 def _stack(result: Result) -> dict[str, float]:
-    """Seconds by part, and where kernels were counted the rest of the step as measured without a profiler."""
+    """Seconds by part: on a GPU those of kernels and the rest of the step as measured without a profiler, on a CPU that step shared out."""
     found = result.get("profile") or {}
     stack = {part: float(seconds) for part, seconds in (found.get("parts") or {}).items() if seconds > 0}
     step, busy = value_of(result, "itl_s"), found.get("kernel_s")
     if stack and busy is not None and step is not None and step > busy:
         stack[IDLE] = step - float(busy)
+    if stack and busy is None and step is not None:
+        total = sum(stack.values())
+        return {part: seconds / total * step for part, seconds in stack.items()}
     return stack
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from playground.core.events import Ceilings
 from playground.measure import efficiency
-from playground.measure.roofline import Work, launching_s
+from playground.measure.roofline import Work, launching_s, memory_rate
 from playground.measure.trace import Trace
 from playground.measure.values import Missing, Value
 from playground.results.numbers import NO_DIFFERENCE, digits, shown
@@ -109,6 +109,18 @@ def prefill_bottleneck(run: Seen, decode: str) -> str:
     return _decided(shares)
 
 
+def prefill_reason(run: Seen, baseline: Seen) -> str:
+    """What bounds the prefill, for a reader who expected another time to first token; "" where that is not known."""
+    kind, ours, theirs = prefill_bottleneck(run, bottleneck(run)), run.ceilings, baseline.ceilings
+    if kind == "unknown":
+        return ""
+    bound = f"The prefill of {run.prefill_tokens:,} tokens is {kind}-bound"
+    if kind != "compute" or ours is None or theirs is None or ours.dtype == theirs.dtype:
+        return f"{bound}."
+    rates = f"{shown(ours.matmul_flops, 'FLOP/s')} in {ours.dtype} here and {shown(theirs.matmul_flops, 'FLOP/s')} in {theirs.dtype}"
+    return f"{bound}, and large matrix products reach {rates}."
+
+
 def needs(run: Seen) -> dict[str, float]:
     """The share of a step that memory traffic, arithmetic and launches need at the device's best; empty where that is not known."""
     return _needs(run.decode, run.ceilings, run.step_s) if run.decode and run.ceilings and run.step_s else {}
@@ -116,7 +128,7 @@ def needs(run: Seen) -> dict[str, float]:
 
 def _needs(work: Work, ceilings: Ceilings, seconds: float) -> dict[str, float]:
     return {
-        "memory": work.bytes / ceilings.copy_bytes_per_s / seconds,
+        "memory": work.bytes / memory_rate(work, ceilings) / seconds,
         "compute": work.operations / ceilings.matmul_flops / seconds,
         "launch": launching_s(work, ceilings) / seconds,
     }
@@ -191,7 +203,8 @@ def _state(run: Seen, baseline: Seen | None, kind: str) -> str:
         what = "calling" if run.device == "cpu" else "launching"
         return f"{what} about {run.decode.launches:,.0f} {_calls(run)} takes an estimated {_percent(shares['launch'])} of a step's {step}"
     if kind == "memory" and run.decode:
-        return f"a step's {shown(run.decode.bytes, 'B')} in {step} are {_percent(shares['memory'])} of the rate of a large copy"
+        moved = f"a step's {shown(run.decode.bytes, 'B')} in {step}"
+        return f"{moved} are {_percent(shares['memory'])} of the rate of {_best_rate(run.decode, run)}"
     if kind == "compute" and run.decode:
         work = f"a step's {shown(run.decode.operations, 'FLOP/s').removesuffix('/s')} in {step}"
         return f"{work} are {_percent(shares['compute'])} of the rate of a large matrix product"
@@ -201,8 +214,17 @@ def _state(run: Seen, baseline: Seen | None, kind: str) -> str:
         )
     of = f"of a step's {step}" if run.busy is None else f"kernels run for {_percent(run.busy)} of a step's {step}, of which"
     launch = f", {_percent(shares['launch'])} for calling its {_calls(run)}" if run.busy is None else ""
+    what = "its operators" if run.device == "cpu" else "the kernels"
     best = f"{_percent(shares['memory'])} for its bytes, {_percent(shares['compute'])} for its arithmetic{launch}"
-    return f"{of} this device at its best needs {best}, so the kernels themselves are slow"
+    return f"{of} this device at its best needs {best}, so {what} themselves are slow"
+
+
+def _best_rate(work: Work, run: Seen) -> str:
+    """What the bytes of `work` are held against."""
+    ceilings = run.ceilings
+    if ceilings is None or (rate := memory_rate(work, ceilings)) == ceilings.copy_bytes_per_s:
+        return "a large copy"
+    return f"products with one row ({shown(rate, 'B/s')} here; a large copy reaches {shown(ceilings.copy_bytes_per_s, 'B/s')})"
 
 
 def _free(run: Seen, baseline: Seen, gain: int, kind: str) -> str:
@@ -222,6 +244,8 @@ def _formats(run: Seen, baseline: Seen, went: Trend | None) -> str:
     less, calls = run.decode.bytes / baseline.decode.bytes, run.decode.launches / baseline.decode.launches
     if abs(calls - 1) > SIMILAR or (theirs and ours.dtype == theirs.dtype) or less > 1 + SIMILAR or (went == "down" and less < 1 - SIMILAR):
         return ""
+    if theirs and ours.matvec_bytes_per_s and theirs.matvec_bytes_per_s and run.rows == baseline.rows == 1:
+        return _row_formats(ours, theirs, run.decode.bytes, baseline.decode.bytes, went)
     rate = f"{shown(ours.matmul_flops, 'FLOP/s')} in {ours.dtype}"
     if theirs is None:
         return f"a large matrix product reaches {rate} here, and the baseline's number format was not measured"
@@ -229,6 +253,14 @@ def _formats(run: Seen, baseline: Seen, went: Trend | None) -> str:
     if (ours.matmul_flops < theirs.matmul_flops) == (went == "up"):
         return f"{rates}, so its arithmetic in the number format makes the difference"
     return f"{rates}, which does not explain it, so its kernels for few rows must differ"
+
+
+def _row_formats(ours: Ceilings, theirs: Ceilings, moved: float, before: float, went: Trend | None) -> str:
+    """The same where both formats' products with one row were measured."""
+    mine, other = ours.matvec_bytes_per_s or 1.0, theirs.matvec_bytes_per_s or 1.0
+    rates = f"products with one row read {shown(mine, 'B/s')} of weights in {ours.dtype} here and {shown(other, 'B/s')} in {theirs.dtype}"
+    explained = (moved / mine > before / other) == (went == "up")
+    return f"{rates}, {'so' if explained else 'which does not explain it, so other'} kernels of the number format make the difference"
 
 
 def _decides(run: Seen, kind: str) -> str:

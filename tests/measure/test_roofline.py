@@ -125,6 +125,13 @@ def test_the_slowest_resource_of_a_gpu_decides(work, bound, seconds):
     assert times.seconds == pytest.approx(seconds)
 
 
+def test_a_product_with_one_row_has_its_own_rate_where_it_was_measured():
+    measured = replace(GPU, matvec_bytes_per_s=5e11)
+    assert predict(Work(1e9, 1e9, 0), measured).memory_s == pytest.approx(2e-3)  # one operation a byte: one row
+    assert predict(Work(1e9, 8e9, 0), measured).memory_s == pytest.approx(1e-3)  # eight: several rows, at the rate of a copy
+    assert predict(Work(1e9, 1e9, 0), GPU).memory_s == pytest.approx(1e-3)
+
+
 def test_on_a_cpu_calling_operators_comes_on_top_of_their_work():
     assert predict(Work(4e9, 1e11, 1000), replace(GPU, device="cpu")).seconds == pytest.approx(4e-3 + 3e-3)
 

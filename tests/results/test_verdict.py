@@ -1,5 +1,7 @@
 """Verdicts on runs with times as seen on an H200 and on two cores of a server."""
 
+import dataclasses
+
 import pytest
 from whole_runs import LLAMA_8B, SMOLLM2_135M, cpu, document, run, verdict
 
@@ -105,6 +107,20 @@ def test_half_the_bytes_on_a_cpu_are_a_shorter_step_where_memory_decides():
     )
 
 
+def test_a_step_of_one_row_is_held_against_products_with_one_row_where_they_were_measured():
+    slow, quick = (dataclasses.replace(cpu(dtype, 90e9), matvec_bytes_per_s=rate) for dtype, rate in (("bfloat16", 8e9), ("float16", 12e9)))
+    bf16 = run("bf16", step_ms=42, config=SMOLLM2_135M, device="cpu", ceilings=slow)
+    found = verdict(bf16)
+    assert found["bottleneck"] == "memory"
+    # 273 MB at 8 GB/s are 34 ms of 42
+    assert "are 81 % of the rate of products with one row (8 GB/s here; a large copy reaches 14 GB/s)" in found["sentence"]
+    fp16 = run("fp16", step_ms=30, config=SMOLLM2_135M, device="cpu", ceilings=quick, precision="fp16")
+    assert (
+        "products with one row read 12 GB/s of weights in float16 here and 8 GB/s in bfloat16, so kernels of the number format make"
+        in verdict(fp16, bf16)["sentence"]
+    )
+
+
 def test_int8_on_a_cpu_is_bound_by_calling_its_operators():
     fp16 = run("fp16", step_ms=36, config=SMOLLM2_135M, device="cpu", ceilings=cpu("float16", 90e9), precision="fp16")
     int8 = run("int8", step_ms=118, config=SMOLLM2_135M, device="cpu", ceilings=cpu("float16", 90e9), precision="fp16", quantization="int8")
@@ -190,6 +206,7 @@ def test_a_document_has_the_prediction_with_its_error_the_roofline_and_the_profi
     assert point["flops_per_s"] == pytest.approx(2 * 1_235_679_232 / 0.010, rel=0.01)
     assert found["roofline"]["ceilings"] == {
         "copy_bytes_per_s": 4.27e12, "matmul_flops": 7.9e14, "launch_s": 4.5e-6, "dtype": "bfloat16", "device": "cuda",
+        "matvec_bytes_per_s": None,
     }  # fmt: skip
     assert found["profile"] is None
     profiled = document(BF16)["profile"]
