@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -22,8 +23,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "browser")]
 
-from driver import CHROMIUM_FLAGS, Server, chromium_path, open_page, run, set_number, wait_done  # noqa: E402
-from playwright.sync_api import sync_playwright  # noqa: E402
+from driver import CHROMIUM_FLAGS, Server, chromium_path, open_page, run, set_number, status, wait_done  # noqa: E402
+from playwright.sync_api import expect, sync_playwright  # noqa: E402
 
 from playground.core.engine import Batch  # noqa: E402
 from playground.core.plan import plan_for  # noqa: E402
@@ -69,6 +70,7 @@ def opened(browser: Any, server: Server, tokens: int, passes: int) -> Any:
 def live(page: Any, home: Path) -> list[float]:
     """The live side: the visitor presses Run and watches; the rates come from the stored events of both (equal) variants."""
     run(page)
+    expect(status(page)).to_have_class(re.compile("running|waiting"), timeout=20_000)  # not the end of the run before
     wait_done(page, 600_000)
     newest = Store(home / "results.sqlite").history(limit=1)[0]["id"]
     runs = Store(home / "results.sqlite").load(newest).runs
