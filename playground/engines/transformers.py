@@ -114,7 +114,7 @@ class TransformersEngine(Engine):
         ids, mask = self._padded(batch)
         rows, total = ids.shape
         length = total - batch.max_new_tokens
-        self.cache = self._fresh_cache(rows, total)
+        self.cache = self._fresh_cache(rows, total - 1)  # the last token is never fed back
         pick = self._picker(batch)
         positions = torch.arange(total, device=ids.device).repeat(rows, 1)
         if mask is not None:

@@ -76,6 +76,26 @@ def t_quantile(degrees: int) -> float:
     return z + first / degrees + second / degrees**2 + third / degrees**3
 
 
+def difference(new: Summary, old: Summary, *, relative: bool) -> tuple[float, float] | None:
+    """95 % interval of new - old, or with `relative` of new / old - 1; None where either mean has no interval or old is 0.
+
+    Welch's: the variances of the two means add, with the degrees of freedom of Welch and Satterthwaite; a ratio by the first term of its
+    expansion (delta method), so for intervals that are small against the means.
+    """
+    if new.ci95 is None or old.ci95 is None or (relative and not old.mean):
+        return None
+    errors = [(x.ci95[1] - x.ci95[0]) / 2 / t_quantile(x.n - 1) for x in (new, old) if x.ci95]
+    middle = new.mean / old.mean - 1 if relative else new.mean - old.mean
+    if relative:
+        errors = [errors[0] / abs(old.mean), errors[1] * abs(new.mean) / old.mean**2]
+    variances = [error**2 for error in errors]
+    if not sum(variances):
+        return middle, middle
+    degrees = sum(variances) ** 2 / sum(v**2 / (x.n - 1) for v, x in zip(variances, (new, old), strict=True))
+    half = t_quantile(max(math.floor(degrees), 1)) * math.sqrt(sum(variances))
+    return middle - half, middle + half
+
+
 def separated(a: HasInterval, b: HasInterval) -> bool:
     """Whether the two intervals do not overlap, so that this run shows a difference; False when either has none."""
     if a.ci95 is None or b.ci95 is None:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from playground.measure.stats import separated
+from playground.measure.stats import Summary, difference, separated
 
 Metric = Mapping[str, Any]
 _TIMES = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
@@ -35,10 +35,12 @@ class Scale:
 
 @dataclass(frozen=True)
 class Change:
-    """A metric against the baseline's. `shown`: whether this run shows a difference (None: it has no interval to tell by)."""
+    """A metric against the baseline's. `shown`: whether this run shows a difference (None: it has no interval to tell by); `spread`: the
+    difference's own 95 % interval ("−74 % to −44 %"), "" where there is none."""
 
     text: str
     shown: bool | None
+    spread: str = ""
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,26 @@ def change(metric: Metric, baseline: Metric) -> Change | None:
         return Change("same", None)
     has_intervals = bool(metric.get("ci95") and baseline.get("ci95"))
     verdict = separated(_ends(metric), _ends(baseline)) if has_intervals else None
-    return Change(_difference(float(new), float(old), str(metric.get("unit", ""))), verdict)
+    return Change(_difference(float(new), float(old), str(metric.get("unit", ""))), verdict, _spread(metric, baseline))
+
+
+def _spread(metric: Metric, baseline: Metric) -> str:
+    """The interval of the difference of two means over repeats."""
+    points = str(metric.get("unit", "")) in SHARES
+    pair = [_summary(item) for item in (metric, baseline)]
+    ends = None if None in pair else difference(*[item for item in pair if item], relative=not points)
+    if ends is None:
+        return ""
+    words = [f"{_signed(end * 100)} points" if points else _percent(end * 100) for end in ends]
+    return " to ".join(words)
+
+
+def _summary(metric: Metric) -> Summary | None:
+    """A mean over repeats; None for what has no spread over repeats, such as a share of right answers."""
+    if not metric.get("ci95") or metric.get("cv") is None:
+        return None
+    low, high = metric["ci95"]
+    return Summary(float(metric["value"]), int(metric["n"]), (float(low), float(high)), float(metric["cv"]), "")
 
 
 def _ends(metric: Metric) -> _Ends:

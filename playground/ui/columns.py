@@ -155,9 +155,11 @@ def _delta(name: str, result: Result, baseline: Result | None) -> str:
     found = change(result["metrics"][name], baseline.get("metrics", {}).get(name) or {})
     if found is None:
         return ""
+    spread = f", 95 % interval {found.spread}" if found.spread else ""
     if found.shown is False:
-        return f'<span class="delta none" title="{NO_DIFFERENCE}: the intervals overlap">{escape(found.text)}, within the noise</span>'
-    return f'<span class="delta" title="against the baseline">{escape(found.text)}</span>'
+        title = f"{NO_DIFFERENCE}: the intervals overlap{spread}"
+        return f'<span class="delta none" title="{escape(title)}">{escape(found.text)}, within the noise</span>'
+    return f'<span class="delta" title="{escape("against the baseline" + spread)}">{escape(found.text)}</span>'
 
 
 def _text(view: View, index: int, row: int) -> str:

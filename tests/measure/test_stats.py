@@ -1,8 +1,11 @@
 """Statistics against published quantiles and hand-computed values."""
 
-import pytest
+import random
 
-from playground.measure.stats import grade, percentile, separated, summarise, t_quantile, wilson
+import pytest
+from scipy import stats as scipy_stats
+
+from playground.measure.stats import difference, grade, percentile, separated, summarise, t_quantile, wilson
 
 # scipy.stats.t.ppf(0.975, degrees) of scipy 1.17.1
 SCIPY_T = {
@@ -95,3 +98,29 @@ def test_percentiles_interpolate_as_numpy_does():
 def test_a_percentile_of_nothing_is_an_error():
     with pytest.raises(ValueError, match="at least one"):
         percentile([], 50)
+
+
+def test_the_interval_of_a_difference_is_welchs():
+    new, old = [10.0, 11.0, 12.5, 10.5], [14.0, 13.5, 15.5]
+    expected = scipy_stats.ttest_ind(new, old, equal_var=False).confidence_interval(0.95)
+    low, high = difference(summarise(new), summarise(old), relative=False)
+    # scipy interpolates degrees of freedom, here they are rounded down: never narrower
+    assert low <= expected.low < expected.high <= high
+    assert (low + high) / 2 == pytest.approx((expected.low + expected.high) / 2)
+    assert high - low == pytest.approx(expected.high - expected.low, rel=0.15)
+
+
+def test_the_interval_of_a_relative_difference_covers_the_truth_about_as_often_as_it_says():
+    generator = random.Random(7)
+    hits = 0
+    for _ in range(2000):
+        new, old = ([generator.gauss(mean, 0.05 * mean) for _ in range(5)] for mean in (3.0, 4.0))
+        low, high = difference(summarise(new), summarise(old), relative=True)
+        hits += low <= 3 / 4 - 1 <= high
+    assert 0.93 < hits / 2000 < 0.98
+
+
+def test_without_repeats_a_difference_has_no_interval():
+    assert difference(summarise([1.0]), summarise([2.0, 3.0]), relative=True) is None
+    assert difference(summarise([1.0, 2.0]), summarise([0.0, 0.0]), relative=True) is None
+    assert difference(summarise([2.0, 2.0]), summarise([1.0, 1.0]), relative=True) == (1.0, 1.0)
