@@ -82,11 +82,15 @@ class TransformersEngine(Engine):
         }
 
     def setup(self, plan: Plan) -> None:
-        """Run-phase techniques; the cache of an earlier run is dropped."""
+        """Run-phase techniques; the cache of an earlier run is dropped, and what its passes left in the allocator."""
         self.cache = self.first_input = self.last_step_tokens = None
         self.kv_cache_bytes = 0
         self.options.make_cache = None
         self._apply(plan, "run")
+        if plan.device == "cuda":
+            import torch
+
+            torch.cuda.empty_cache()
 
     def _apply(self, plan: Plan, phase: str) -> None:
         for technique in plan.techniques:
@@ -203,7 +207,7 @@ class TransformersEngine(Engine):
                 logits = torch.cat(steps)
             else:
                 logits = self.model(input_ids=ids, use_cache=False).logits[0, :-1]
-            return torch.log_softmax(logits.float(), dim=-1).cpu()
+            return torch.log_softmax(logits, dim=-1, dtype=torch.float32).cpu()
 
     def profile(self, batch: Batch) -> Profile:
         """The step after half of the new tokens, 16 at most, of a fresh pass that is then given up; the tokens before it are counted with

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any
 
@@ -31,10 +32,18 @@ BATCHES = 7
 def device_key(machine: Machine, device: str, dtype: str) -> str:
     """What ceilings hold for, as one line: the processor with its driver or cores, torch's version, the dtype."""
     if device == "cuda" and machine.gpus:
-        where = f"{machine.gpus[0].name}, driver {machine.gpus[0].driver}"
+        where = f"{machine.gpus[0].name}, driver {machine.gpus[0].driver}, host {machine.cpu}"
     else:
         where = f"{machine.cpu}, {machine.cores} cores" if device == "cpu" else device
     return f"{where}, torch {machine.packages.get('torch', 'unknown')}, {dtype}"
+
+
+def known_ceilings(stored: Mapping[str, Mapping[str, Any]], key: str) -> Ceilings | None:
+    """What is stored under this key (fields of Ceilings); None where nothing is, or not what this version measures."""
+    found = stored.get(key)
+    if found is None or set(found) != {item.name for item in fields(Ceilings)} or found["matvec_bytes_per_s"] is None:
+        return None
+    return Ceilings(**{**found, "fresh": False})
 
 
 def measure_ceilings(device: str, dtype: str, machine: Machine) -> Ceilings:

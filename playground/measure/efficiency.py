@@ -7,6 +7,7 @@ Pure. What a step must move and compute comes from `roofline`, which needs the m
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -18,6 +19,7 @@ from playground.measure.trace import Pass, TimedBatch, Trace
 from playground.measure.values import Found, Measure, Metric, Missing
 
 NO_CEILINGS = Missing("the device's ceilings were not measured in this run")
+NEAR = 4  # steps on either side of the profiled one
 NO_KERNELS = Missing("this device has no kernels to launch: on a CPU operators run on the cores that also run the program")
 
 
@@ -112,11 +114,22 @@ def _busy(trace: Trace, baseline: Trace | None) -> Found:
         return profile if isinstance(profile, Missing) else NO_KERNELS
     shares = []
     for item in trace.timed:
-        seconds = step_s([item], profile.rows)
+        grows = trace.footprint is not None and not trace.footprint.kv_share
+        seconds = _near_s(item, profile) if grows else step_s([item], profile.rows)
         if isinstance(seconds, Missing):
             return seconds
         shares.append(profile.kernel_s / seconds)
     return shares or NO_PASS
+
+
+def _near_s(item: Pass, profile: Profile) -> float | Missing:
+    """Mean seconds of the pass's decode steps next to the one that was profiled: without a KV cache a step grows with the text."""
+    gaps = []
+    for batch in item.batches:
+        place = profile.cached_tokens - max(row.prompt_tokens for row in batch.rows) + 1  # of the tick that ends this step
+        ticks = batch.ticks_ns[max(place - 1 - NEAR, 0) : place + 1 + NEAR] if len(batch.rows) == profile.rows else ()
+        gaps += [(after - before) / 1e9 for before, after in itertools.pairwise(ticks)]
+    return sum(gaps) / len(gaps) if gaps else ONE_TOKEN
 
 
 def _kernels(trace: Trace, baseline: Trace | None) -> Found:
@@ -140,7 +153,8 @@ METRICS = (
         "Arithmetic used",
         "share",
         "higher",
-        "floating-point operations of a decode step / its time / rate of a large matrix product on this device",
+        "floating-point operations of a decode step (attention over all pairs of tokens, as without a causal mask) / its time / rate of a "
+        "large matrix product on this device",
         _used(decode_step, "operations", "matmul_flops"),
     ),
     Metric(

@@ -27,12 +27,10 @@ def _remembered(name: str, reason: str, stages: tuple[str, ...] = ("timed", "loa
 
 
 def _gauge_peak(trace: Trace, name: str) -> float | None:
-    """Largest sample from the first timed pass to the last; later passes (quality, profile) take memory of their own."""
-    if not trace.timed:
-        return None
-    begin, end = trace.timed[0].batches[0].start_ns, max(trace.timed[-1].batches[-1].ticks_ns, default=0) + AFTER_NS
-    values = (gauge.values.get(name) for gauge in trace.gauges if begin <= gauge.t_ns <= end)
-    return max((value for value in values if value is not None), default=None)
+    """Largest sample in the timed passes; other passes (quality, profile, another round's load) take memory of their own."""
+    windows = [(item.batches[0].start_ns, max(item.batches[-1].ticks_ns, default=0) + AFTER_NS) for item in trace.timed]
+    seen = (gauge for gauge in trace.gauges if any(begin <= gauge.t_ns <= end for begin, end in windows))
+    return max((gauge.values[name] for gauge in seen if name in gauge.values), default=None)
 
 
 def _process(trace: Trace, baseline: Trace | None) -> Found:

@@ -117,6 +117,7 @@ class Trace:
     def of(cls, spec: RunSpec, events: Sequence[Event], footprint: Footprint | None = None) -> Trace:
         """The trace of a run's events, in the order in which they came; `footprint` is what metrics of efficiency need besides."""
         passes = _passes(events)
+        outputs = {event.row: event for event in reversed(events) if isinstance(event, Output)}  # of several rounds the first
         memory: dict[str, dict[str, float]] = {}
         for event in events:
             if isinstance(event, Memory):
@@ -126,10 +127,10 @@ class Trace:
             footprint=footprint,
             warmups=tuple(item for item in passes if item.kind == "warmup"),
             timed=tuple(item for item in passes if item.kind == "timed"),
-            loaded=_last(events, Loaded),
+            loaded=next((event for event in events if isinstance(event, Loaded)), None),
             prepared=_last(events, Prepared),
             evidence={event.technique: event for event in events if isinstance(event, Evidence)},
-            outputs=tuple(sorted((event for event in events if isinstance(event, Output)), key=lambda output: output.row)),
+            outputs=tuple(outputs[row] for row in sorted(outputs)),
             memory=memory,
             score=_last(events, Score),
             departures=tuple(event for event in events if isinstance(event, Departure)),

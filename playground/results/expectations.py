@@ -20,6 +20,8 @@ from playground.results.trend import trend
 
 # What the baseline has against itself, where its noise floor was not measured.
 AGAINST_ITSELF = {"kld_mean": 0.0, "kld_p99": 0.0, "top1_agreement": 1.0}
+WORSE = {"kld_mean": "up", "kld_p99": "up", "top1_agreement": "down"}
+CLOSE = 0.1  # means that are farther apart are not called the same, however wide their intervals
 EXPECTED = {"up": "to rise", "down": "to fall", "same": "to stay the same"}
 TIMES = ("s", "tokens/s")
 
@@ -61,8 +63,13 @@ def _compared(metric: str, expected: Effect, values: Mapping[str, Value], baseli
     went = trend(value, before)
     if went is None or value.value is None or before.value is None:
         reason = value.reason if value.value is None else before.reason
-        return "not measured", f"{promised}, but not available: {reason}."
+        return "not measured", f"{promised}, but " + (f"not available: {reason}." if reason else "one repeat cannot tell a difference.")
+    if metric in AGAINST_ITSELF and went != WORSE[metric]:
+        floor = f"{shown(value.value, about.unit)} is within the noise floor of {shown(before.value, about.unit)}"
+        return "as expected" if expected == "same" else "no difference", f"{promised}, and {floor}."
     did = _did(went, shown(before.value, about.unit), shown(value.value, about.unit))
+    if went == expected == "same" and abs(value.value - before.value) > CLOSE * abs(before.value):
+        return "no difference", f"{promised}, and {did}: the intervals are too wide to confirm it."
     if went == expected:
         return "as expected", f"{promised}, and {did}."
     outcome = "no difference" if went == "same" else "opposite"

@@ -88,13 +88,17 @@ def shown(number: float, unit: str) -> str:
 
 
 def interval(metric: Metric) -> str:
-    """Half the width of the 95 % interval, as "± 0.4 ms" in the unit that the value itself is shown in; "" where there is none."""
+    """Half the width of the 95 % interval, as "± 0.4 ms" in the unit that the value itself is shown in, or both ends where the value is not
+    in their middle ("52.2 to 69.1 %"); "" where there is none."""
     ends = metric.get("ci95")
     if not ends or metric.get("value") is None:
         return ""
-    unit = str(metric.get("unit", ""))
-    scale = scale_for(float(metric["value"]), unit)
-    half = digits((ends[1] - ends[0]) / 2 * scale.factor, 2)
+    value, unit = float(metric["value"]), str(metric.get("unit", ""))
+    scale = scale_for(value, unit)
+    low, high = (float(end) * scale.factor for end in ends)
+    if abs(low + high - 2 * value * scale.factor) > 1e-6 * abs(high - low):
+        return f"{digits(low)} to {digits(high)} {scale.unit}".strip()
+    half = digits((high - low) / 2, 2)
     return f"± ${half}" if unit == "$" else f"± {half} {scale.unit}".strip()
 
 

@@ -49,7 +49,9 @@ def _stack(result: Result) -> dict[str, float]:
     """Seconds by part: on a GPU those of kernels and the rest of the step as measured without a profiler, on a CPU that step shared out."""
     found = result.get("profile") or {}
     stack = {part: float(seconds) for part, seconds in (found.get("parts") or {}).items() if seconds > 0}
-    step, busy = value_of(result, "itl_s"), found.get("kernel_s")
+    step, busy, share = value_of(result, "itl_s"), found.get("kernel_s"), value_of(result, "gpu_busy")
+    if busy is not None and share:
+        step = float(busy) / share  # of the steps next to the profiled one
     if stack and busy is not None and step is not None and step > busy:
         stack[IDLE] = step - float(busy)
     if stack and busy is None and step is not None:

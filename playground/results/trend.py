@@ -13,13 +13,17 @@ from playground.measure.stats import separated
 from playground.measure.values import Value
 
 Trend = Literal["up", "down", "same"]
+TIMES = ("s", "tokens/s")
 TOLERANCE = 0.02  # for values without an interval, such as bytes
 
 
 def trend(value: Value, baseline: Value) -> Trend | None:
-    """Where both have intervals, "same" until these separate; else until the values are 2 % apart. None where either has no value."""
+    """Where both have intervals, "same" until these separate; else until the values are 2 % apart. None where either has no value, and
+    for times that were measured once: nothing tells a difference from noise."""
     new, old = value.value, baseline.value
     if new is None or old is None:
+        return None
+    if value.unit in TIMES and not (value.ci95 and baseline.ci95):
         return None
     close = abs(new - old) <= TOLERANCE * max(abs(new), abs(old))
     same = not separated(value, baseline) if value.ci95 and baseline.ci95 else close

@@ -96,7 +96,7 @@ def bottleneck(run: Seen) -> str:
     """Of a decode step. Memory or arithmetic is named only where it explains a quarter of the time in which kernels run."""
     if run.busy is None:
         return _decided(needs(run))
-    return _decided({**needs(run), "launch": 1 - run.busy})
+    return _decided({**needs(run), "launch": 1 - run.busy}, profiled=True)
 
 
 def prefill_bottleneck(run: Seen, decode: str) -> str:
@@ -134,7 +134,7 @@ def _needs(work: Work, ceilings: Ceilings, seconds: float) -> dict[str, float]:
     }
 
 
-def _decided(shares: Mapping[str, float]) -> str:
+def _decided(shares: Mapping[str, float], profiled: bool = False) -> str:
     """The bottleneck from the share of launches and those of memory and compute, where these are known."""
     launch = shares.get("launch", 0.0)
     if launch > 1 - BUSY:
@@ -143,7 +143,7 @@ def _decided(shares: Mapping[str, float]) -> str:
     name = max(work, key=lambda each: work[each], default="unknown")
     if work.get(name, 0) >= EXPLAINS:
         return name
-    return "launch" if work and launch >= EXPLAINS else "unknown"
+    return "launch" if work and launch >= EXPLAINS and not profiled else "unknown"
 
 
 def _computes_more(run: Seen, baseline: Seen) -> bool:

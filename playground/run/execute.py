@@ -9,6 +9,7 @@ the events. It knows no process, no pipe and no metric. Example::
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,7 +20,6 @@ from playground.core.engine import Batch, Emit, Engine
 from playground.core.events import (
     ENDINGS,
     Cancelled,
-    Ceilings,
     Done,
     Energy,
     Event,
@@ -33,9 +33,9 @@ from playground.core.events import (
 from playground.core.machine import Machine
 from playground.core.plan import Plan
 from playground.core.problem import Problem
-from playground.measure.ceilings import device_key, measure_ceilings
+from playground.measure.ceilings import device_key, known_ceilings, measure_ceilings
 from playground.measure.energy import EnergyMeter, energy_window
-from playground.measure.machine import provenance
+from playground.measure.machine import probe, provenance
 from playground.run.failures import from_exception
 from playground.run.passes import Passes, Rows, Steps, Stopped
 from playground.run.resident import give_back, reset_peak, resident
@@ -145,13 +145,14 @@ class _Run(Passes):
         dtype = self.engine.facts.get("dtype")
         if dtype is None:
             return
-        found = known.get(device_key(machine, self.plan.device, dtype))
+        found = known_ceilings(known, device_key(machine, self.plan.device, dtype))
         if found is not None:
-            self.emit(Ceilings(**{**found, "t_ns": time.perf_counter_ns(), "fresh": False}))
+            self.emit(dataclasses.replace(found, t_ns=time.perf_counter_ns()))
             return
         self.phase("ceilings")
         try:
-            self.emit(measure_ceilings(self.plan.device, dtype, machine))
+            now = dataclasses.replace(machine, free_bytes=probe().free_bytes)  # beside the loaded model
+            self.emit(measure_ceilings(self.plan.device, dtype, now))
         except Exception as error:  # a run without its ceilings has still been measured
             self.emit(Warned(time.perf_counter_ns(), f"The device's ceilings could not be measured: {from_exception(error).message}"))
 
@@ -170,11 +171,10 @@ class _Run(Passes):
         self.phase("profile")
         try:
             self.emit(self.engine.profile(batch))
-        except Exception as error:
-            failed = from_exception(error)
-            if failed.kind not in ("unsupported", "oom"):
-                raise
-            self.emit(Profile(time.perf_counter_ns(), reason=failed.message))
+        except Stopped:
+            raise
+        except Exception as error:  # a run without its profile has still been measured
+            self.emit(Profile(time.perf_counter_ns(), reason=from_exception(error).message))
 
     def _prepare(self) -> list[tuple[int, ...]]:
         """Token ids of each prompt."""

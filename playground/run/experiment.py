@@ -21,10 +21,12 @@ from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
+from playground.core.engine import Engine
 from playground.core.events import ENDINGS, Ceilings, Done, Event, Phase, Warned
 from playground.core.places import home
 from playground.core.problem import Problem
 from playground.core.spec import RunSpec
+from playground.engines import engine_class
 from playground.results.result import result
 from playground.results.store import alive, owner
 from playground.run.keeper import Keeper, Keeps
@@ -58,7 +60,7 @@ class Experiment(Iterator[tuple[int, Event]]):
     def __init__(self, specs: Sequence[RunSpec], runner: Runs, cancel: threading.Event, keeper: Keeper) -> None:
         self.results: list[dict[str, Any]] = []
         self.events: list[list[Event]] = []
-        self._specs, self._runner, self._cancel, self._keeper = tuple(specs), runner, cancel, keeper
+        self._specs, self._runner, self._cancel, self._keeper = tuple(_once(spec) for spec in specs), runner, cancel, keeper
         self._endings: dict[int, Event] = {}
         self._steps = self._run()
 
@@ -122,7 +124,7 @@ class Experiment(Iterator[tuple[int, Event]]):
         spec, seen = self._specs[variant], self.events[variant]
         if event is not None:
             seen.append(event)
-        if isinstance(event, Ceilings) and event.fresh:
+        if isinstance(event, Ceilings) and event.fresh and not _plays(spec):
             self._keeper.keep_ceilings(event)
         if isinstance(event, ENDINGS):
             self.results.append(result(spec, seen, (self._specs[0], self.events[0]) if variant else None))
@@ -131,6 +133,16 @@ class Experiment(Iterator[tuple[int, Event]]):
             yield from self._keeper.append(variant, seen)
         if event is not None:
             yield event
+
+
+def _plays(spec: RunSpec) -> bool:
+    """Whether the engine plays a recording in place of a measurement."""
+    return engine_class(spec.engine).replay is not Engine.replay
+
+
+def _once(spec: RunSpec) -> RunSpec:
+    """A recording holds all its rounds, so it is played once."""
+    return spec.replace(protocol=dataclasses.replace(spec.protocol, rounds=1)) if _plays(spec) else spec
 
 
 def part_of(spec: RunSpec, number: int) -> RunSpec:

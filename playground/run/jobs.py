@@ -46,12 +46,12 @@ class Job:
         self.kept = True
         self._events: list[tuple[int, Event]] = []
         self._jobs = jobs
-        self._phase, self._on_cpu = "", False
+        self._phase, self.on_cpu = "", False
 
     @property
     def quiet(self) -> bool:
         """Whether a timed pass runs on this machine's CPU. Who shares the cores with it should hold still: watching changes the result."""
-        return self.status == "running" and self._on_cpu and self._phase == "timed"
+        return self.status == "running" and self.on_cpu and self._phase == "timed"
 
     @property
     def ahead(self) -> int:
@@ -68,7 +68,7 @@ class Job:
         if isinstance(event, Phase):
             self._phase = event.name
         elif isinstance(event, Loaded):
-            self._on_cpu = event.model.get("device") == "cpu"
+            self.on_cpu = event.model.get("device") == "cpu"
         self._events.append((variant, event))
 
     def cancel(self) -> None:
@@ -119,8 +119,9 @@ class Jobs:
 
     @property
     def busy(self) -> bool:
-        """Whether any job runs."""
-        return self._running is not None
+        """Whether a job runs on this machine's CPU."""
+        running = self._running
+        return running is not None and running.on_cpu
 
     def ahead_of(self, job: Job) -> int:
         """Jobs before this one."""

@@ -122,6 +122,7 @@ class _Watch:
     cancel: threading.Event
     gauges: Gauges | None
     reusable: bool = False
+    on_gpu: bool = False
     traced: bool = False  # a GPU's kernels were: every later launch of that process takes longer (a third, seen on an H200)
     phase: str = "load"
     loaded: bool = False
@@ -169,7 +170,10 @@ class _Watch:
         if isinstance(event, Phase):
             self.phase = event.name
         self.loaded = self.loaded or isinstance(event, Loaded)
-        self.traced = self.traced or (isinstance(event, Profile) and event.device == "cuda")
+        if isinstance(event, Loaded):
+            self.on_gpu = event.model.get("device") == "cuda"
+        tracing = isinstance(event, Profile) and event.device == "cuda"
+        self.traced = self.traced or tracing or (self.on_gpu and self.phase == "profile")
         if isinstance(event, ENDINGS):
             broken = isinstance(event, Failed) and event.kind in ("oom", "crash", "hang")
             self.reusable = self.loaded and not broken and not self.traced

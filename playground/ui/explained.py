@@ -34,7 +34,7 @@ def predictions_html(results: Sequence[Result], names: Sequence[str]) -> str:
     rows = "".join(_predicted(name, [one.get(name) for one in found]) for name in known if any(name in one for one in found))
     return (
         '<section class="predictions"><h3>Predicted and measured</h3>'
-        '<p class="quiet">From the model\'s sizes, the settings and the limits of this machine, all known before the run.</p>'
+        "<p class=\"quiet\">From the model's sizes, the settings, the token counts and the machine's measured limits.</p>"
         f"{variant_table('Predicted and measured', 'Quantity', names, rows)}{why}</section>"
     )
 

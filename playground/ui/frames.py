@@ -1,5 +1,5 @@
-"""Slows the browser's animation frames while a run goes on: Gradio 6 leaves a requestAnimationFrame loop running for good, and on a small
-machine that takes 5 to 9 % of a core from the model that is being measured.
+"""Slows the browser's animation frames while a run uses the CPU: Gradio 6 leaves a requestAnimationFrame loop running for good, and on a
+small machine that takes 5 to 9 % of a core from the model that is being measured.
 
 Gradio keeps its own reference to requestAnimationFrame before any script of the page's `head` runs, so the script has to be the first of
 the index page: a small ASGI layer puts it there. The device strip sets the mark that the script looks at (assets/device_strip.js).
@@ -18,7 +18,20 @@ FRAME_MS = 250
 SCRIPT = f"""<script>(() => {{
   const frame = window.requestAnimationFrame.bind(window);
   const busy = () => document.documentElement.dataset.busy === "yes";
-  window.requestAnimationFrame = (draw) => (busy() ? setTimeout(() => frame(draw), {FRAME_MS}) : frame(draw));
+  const cancel = window.cancelAnimationFrame.bind(window);
+  const waiting = new Map();
+  let last = 0;
+  window.requestAnimationFrame = (draw) => {{
+    if (!busy()) return frame(draw);
+    const id = --last; // the browser's own are positive
+    waiting.set(id, setTimeout(() => waiting.delete(id) && frame(draw), {FRAME_MS}));
+    return id;
+  }};
+  window.cancelAnimationFrame = (id) => {{
+    if (!waiting.has(id)) return cancel(id);
+    clearTimeout(waiting.get(id));
+    waiting.delete(id);
+  }};
 }})();</script>""".encode()
 
 Message = MutableMapping[str, Any]

@@ -15,7 +15,7 @@ from playground.core.plan import Techniques
 from playground.core.problem import Problem
 from playground.core.spec import RunSpec
 from playground.engines.replay import ReplayEngine
-from playground.measure.ceilings import device_key
+from playground.measure.ceilings import device_key, known_ceilings
 from playground.measure.roofline import Prediction
 from playground.models.model import ModelFacts
 from playground.results.numbers import shown
@@ -33,7 +33,7 @@ def ceilings_of(store: Store, machine: Machine, specs: Sequence[RunSpec]) -> lis
     except Problem:  # a store that cannot be read costs the prediction, not the form
         known = {}
     keys = [device_key(machine, machine.resolve(spec.device), DTYPES.get(str(spec.knobs.get("precision")), "")) for spec in specs]
-    return [Ceilings(**known[key]) if key in known else None for key in keys]
+    return [known_ceilings(known, key) for key in keys]
 
 
 def speed_html(

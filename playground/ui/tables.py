@@ -76,7 +76,7 @@ def _cell(metric: Mapping[str, Any], baseline: Mapping[str, Any] | None, unit: s
     if baseline is not None and (found := change(metric, baseline)) is not None:
         words = NO_DIFFERENCE if found.shown is False else found.text
         quiet = ' class="none"' if found.shown is False else ""
-        spread = f" ({found.spread})" if found.spread else ""
+        spread = f" ({found.spread})" if found.spread and found.shown is not False else ""
         parts.append(f'<small{quiet} title="{escape(found.text)} against the baseline">{escape(words + spread)}</small>')
     return "".join(parts) + "</td>"
 

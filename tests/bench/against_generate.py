@@ -43,7 +43,7 @@ def theirs(engine: Any, batch: Batch, cache: str) -> tuple[list[int], float]:
     start = time.perf_counter_ns()
     ids = torch.tensor(batch.token_ids, device=engine.options.device)
     out = engine.model.generate(
-        ids, attention_mask=torch.ones_like(ids), max_new_tokens=batch.max_new_tokens, min_new_tokens=batch.max_new_tokens,
+        ids, attention_mask=torch.ones_like(ids), max_new_tokens=batch.max_new_tokens,
         do_sample=False, disable_compile=True, pad_token_id=0, **given,
     )  # fmt: skip
     tokens = out[:, ids.shape[1] :].tolist()
@@ -68,6 +68,7 @@ def main() -> None:
     engine = engine_class("transformers")()
     engine.load(plan, lambda event: None)
     engine.setup(plan)
+    engine.model.generation_config.eos_token_id = None  # neither side stops at the end of text, and neither pays for not stopping
     _, ids = engine.prepare(plan.spec.workload.prompts[0], True)
     batch = Batch((ids,) * int(plan.spec.knobs["batch_size"]), args.tokens)
     cache = str(plan.spec.knobs["kv_cache"])

@@ -128,4 +128,5 @@ def test_ceilings_of_a_gpu_are_plausible_quick_and_leave_no_memory_behind(dtype:
     assert 5e10 < found.copy_bytes_per_s < 2e13
     assert 5e11 < found.matmul_flops < 5e15
     assert 5e-7 < found.launch_s < 1e-4
+    assert 5e10 < found.matvec_bytes_per_s < 2e13
     assert torch.cuda.memory_reserved() <= reserved + (64 << 20), "the matrix library keeps a workspace, and nothing else stays"

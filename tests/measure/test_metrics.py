@@ -174,6 +174,12 @@ def test_samples_from_before_and_after_the_timed_passes_do_not_count():
     assert values([inside, after, *TWO_REPEATS])["device_used_bytes"].value == 5
 
 
+def test_samples_between_two_timed_passes_do_not_count_either():
+    between = Gauge(390_000_000, "parent", {"device_used_bytes": 9.0})  # passes run from 200 to 266 ms, plus 300, and from 900 ms
+    apart = run(batch("timed", 0, 0, [10, 10]), batch("timed", 1, 900, [10, 10]))
+    assert values([Gauge(5_000_000, "parent", {"device_used_bytes": 5.0}), between, *apart])["device_used_bytes"].value == 5
+
+
 def test_a_peak_below_weights_and_cache_is_refused():
     events = [*TWO_REPEATS, Memory(0, "timed", {"peak_allocated_bytes": 900.0})]
     assert "below" in missing(events, "rest_bytes")

@@ -75,3 +75,27 @@ def test_more_rows_are_more_tokens_a_second_as_expected_and_no_longer_step():
     assert found["output_tokens_per_s"]["outcome"] == "as expected"
     assert found["itl_s"]["outcome"] == "no difference"
     assert "the other rows cost no time" in found["itl_s"]["text"]
+
+
+def test_a_quality_loss_below_the_noise_floor_is_no_difference_and_never_an_improvement():
+    scored = int8(score=Score(0, {"kld_mean": 0.003, "top1_agreement": 0.99}))
+    noisy = (FP16[0], [Score(0, {"kld_mean_floor": 0.005, "top1_agreement_floor": 0.97}), *FP16[1]])
+    found = outcomes(scored, noisy)
+    assert (found["kld_mean"]["outcome"], found["top1_agreement"]["outcome"]) == ("no difference", "no difference")
+    assert "within the noise floor of 0.005" in found["kld_mean"]["text"]
+
+
+def test_one_repeat_tells_no_difference_of_times():
+    one, other = (run(name, step_ms=ms, precision="fp16", wobble=(1.0,), memory=SIZES) for name, ms in (("a", 10.7), ("b", 20.0)))
+    changed = (one[0].replace(knobs={**one[0].knobs, "quantization": "int8"}), other[1])
+    found = outcomes(changed, one)["itl_s"]
+    assert found["outcome"] == "not measured"
+    assert "one repeat cannot tell" in found["text"]
+
+
+def test_wide_intervals_do_not_confirm_that_nothing_changed():
+    fp16 = run("fp16", step_ms=10.7, precision="fp16", wobble=(0.7, 1.0, 1.3), memory=SIZES)
+    bf16 = run("bf16", step_ms=14.0, wobble=(0.7, 1.0, 1.3), memory=SIZES)
+    found = outcomes(bf16, fp16)["itl_s"]
+    assert (found["expected"], found["outcome"]) == ("same", "no difference")
+    assert "too wide to confirm" in found["text"]

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 from whole_runs import LLAMA_8B, SMOLLM2_135M, cpu, document, run, verdict
 
-from playground.core.events import Ceilings, Profile
+from playground.core.events import BatchStart, Ceilings, Profile, Tick
 
 FP16 = run("fp16", step_ms=10.7, precision="fp16", kernels=740, kernel_ms=1.0)
 BF16 = run("bf16", step_ms=9.73, kernels=740, kernel_ms=1.0)
@@ -228,3 +228,27 @@ def test_a_profile_that_failed_is_no_profile():
     found = document((spec, [*events[:-1], Profile(0, reason="the profiler ran out of memory"), events[-1]]))
     assert found["profile"] is None
     assert "ran out of memory" in found["verdict"]["sentence"]
+
+
+def test_without_a_cache_the_profiled_step_is_held_against_the_steps_beside_it():
+    spec, events = run("off", step_ms=1, kernels=600, kernel_ms=9.0, prompt=46, new=41, kv_cache="off")
+    # Steps that grow: the first 2 ms, each next one 1 ms longer; the one that was profiled, with 50 tokens before it, is the fifth: 6 ms.
+    grown, ticks = [], 0
+    for event in events:
+        if isinstance(event, BatchStart):
+            at, ticks = event.t_ns, 0
+        if isinstance(event, Tick):
+            at += (1 + ticks) * 1_000_000
+            event, ticks = dataclasses.replace(event, t_ns=at), ticks + 1
+        if isinstance(event, Profile):
+            event = dataclasses.replace(event, cached_tokens=50, kernel_s=0.0054)
+        grown.append(event)
+    busy = document((spec, grown))["metrics"]["gpu_busy"]["value"]
+    assert busy == pytest.approx(0.9)  # against the mean step of 21.5 ms it would be a quarter
+    assert document((spec, grown))["verdict"]["bottleneck"] != "launch"
+
+
+def test_launches_are_not_blamed_while_kernels_run_most_of_the_time():
+    found = verdict(run("slow kernels", step_ms=40, kernels=700, kernel_ms=26))
+    assert found["bottleneck"] == "unknown"
+    assert "kernels run for 65 % of a step" in found["sentence"]

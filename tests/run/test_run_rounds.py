@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from playground.core.events import ENDINGS, BatchEnd, BatchStart, Cancelled, Ceilings, Done, Failed, Loaded, Memory, Phase, Tick
+from playground.core.events import ENDINGS, BatchEnd, BatchStart, Cancelled, Ceilings, Done, Failed, Loaded, Memory, Output, Phase, Tick
 from playground.core.spec import Protocol, RunSpec, Workload
 from playground.results.store import Store
 from playground.run.experiment import part_of, run_experiment
@@ -120,3 +120,34 @@ def test_rounds_with_real_workers_load_twice(runner, script):
     loads = [(variant, event.reused) for variant, event in pairs if isinstance(event, Loaded)]
     assert loads == [(0, False), (1, False), (0, False), (1, False)]
     assert [result["metrics"]["itl_s"]["n"] for result in experiment.results] == [2, 2]
+
+
+def test_a_recording_is_played_once_whatever_the_protocol_asks_for():
+    runner = Scripted(fresh_ceilings=True)
+    played = [spec(label).replace(engine="replay", model="recording:any#0") for label in "ab"]
+    experiment = run_experiment(played, runner, threading.Event(), store=None)
+    list(experiment)
+    assert [asked.label for asked, _ in runner.calls] == ["a", "b"]
+
+
+def test_the_ceilings_of_a_recordings_machine_are_not_kept_as_this_ones(tmp_path):
+    store = Store(tmp_path / "results.sqlite")
+    played = spec("a", rounds=1).replace(engine="replay", model="recording:any#0")
+    list(run_experiment([played], Scripted(fresh_ceilings=True), threading.Event(), store=store))
+    assert store.ceilings() == {}
+
+
+def test_outputs_of_several_rounds_are_listed_once():
+    experiment = run_experiment([spec("a")], Talking(), threading.Event())
+    list(experiment)
+    assert [output["text"] for output in experiment.results[0]["outputs"]] == ["first"]
+
+
+class Talking(Scripted):
+    """Gives one output in each round."""
+
+    def run(self, spec, **settings):
+        for event in super().run(spec, **settings):
+            if isinstance(event, Done):
+                yield Output(0, 0, "p", (1,), ("first" if len(self.calls) == 1 else "second",))
+            yield event

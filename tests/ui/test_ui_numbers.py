@@ -284,7 +284,7 @@ def test_results_of_an_older_version_are_shown_without_what_they_lack() -> None:
 
 def limits(spec: RunSpec) -> ev.Ceilings:
     key = device_key(MACHINE, "cpu", {"fp32": "float32", "bf16": "bfloat16"}[str(spec.knobs["precision"])])
-    return ev.Ceilings(1, key, "cpu", "float32", 2e10, 1e11, 1e-6, "2026-01-01T00:00:00")
+    return ev.Ceilings(1, key, "cpu", "float32", 2e10, 1e11, 1e-6, "2026-01-01T00:00:00", fresh=False, matvec_bytes_per_s=1e10)
 
 
 def test_speed_is_predicted_where_the_machine_was_measured_and_asked_for_where_not(tmp_path: Path) -> None:
