@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from playground.core.engine import Engine
-from playground.core.events import ENDINGS, Ceilings, Done, Event, Phase, Warned
+from playground.core.events import ENDINGS, Ceilings, Done, Event, Failed, Phase, Warned
 from playground.core.places import home
 from playground.core.problem import Problem
 from playground.core.spec import RunSpec
@@ -117,6 +117,8 @@ class Experiment(Iterator[tuple[int, Event]]):
                     continue
                 if not isinstance(event, Done) or number + 1 == spec.protocol.rounds:
                     self._endings[variant] = event
+                if isinstance(event, Failed):
+                    yield from self._next(variant, Warned(event.t_ns, f"It failed and will not be run again: {event.message}"))
                 yield from self._keeper.append(variant, self.events[variant], now=True)
 
     def _next(self, variant: int, event: Event | None) -> Iterator[Event]:
@@ -181,7 +183,7 @@ def run_experiment(
 
 
 def clear_leftovers() -> None:
-    """Delete the baselines' figures (hundreds of megabytes) that experiments of killed processes left in the user's folder."""
+    """Delete the baselines' figures (hundreds of megabytes to some gigabytes) that experiments of killed processes left in the user's folder."""
     with suppress(OSError):  # without the folder there is nothing to delete
         for folder in home().glob("baseline-*-*-*"):
             _, pid, started, _ = folder.name.split("-", 3)

@@ -7,7 +7,21 @@ import time
 
 import pytest
 
-from playground.core.events import ENDINGS, BatchEnd, BatchStart, Cancelled, Ceilings, Done, Failed, Loaded, Memory, Output, Phase, Tick
+from playground.core.events import (
+    ENDINGS,
+    BatchEnd,
+    BatchStart,
+    Cancelled,
+    Ceilings,
+    Done,
+    Failed,
+    Loaded,
+    Memory,
+    Output,
+    Phase,
+    Tick,
+    Warned,
+)
 from playground.core.spec import Protocol, RunSpec, Workload
 from playground.results.store import Store
 from playground.run.experiment import part_of, run_experiment
@@ -75,6 +89,8 @@ def test_a_variant_that_fails_in_the_first_round_is_not_run_again_and_keeps_its_
     assert [asked.label for asked, _ in runner.calls] == ["a", "b", "b"]
     assert [(result["label"], result["status"]) for result in experiment.results] == [("a", "failed"), ("b", "done")]
     assert [variant for variant, event in pairs if isinstance(event, ENDINGS)] == [0, 1]
+    told = [variant for variant, event in pairs[: pairs.index(next(p for p in pairs if p[0] == 1))] if isinstance(event, Warned)]
+    assert told == [0]  # at once, not only when the last round comes to it
 
 
 def test_stop_in_the_first_round_cancels_every_variant():
