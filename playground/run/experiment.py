@@ -183,7 +183,7 @@ def run_experiment(
 
 
 def clear_leftovers() -> None:
-    """Delete the baselines' figures (hundreds of megabytes to some gigabytes) that experiments of killed processes left in the user's folder."""
+    """Delete the baselines' figures (up to some gigabytes) that experiments of killed processes left in the user's folder."""
     with suppress(OSError):  # without the folder there is nothing to delete
         for folder in home().glob("baseline-*-*-*"):
             _, pid, started, _ = folder.name.split("-", 3)

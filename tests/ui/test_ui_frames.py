@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 
 from playground.ui.frames import SCRIPT, SlowFrames
 
@@ -19,7 +20,9 @@ def answer(path: str, *bodies: bytes, root: str = "") -> tuple[dict, bytes]:
     async def send(message):
         sent.append(message)
 
-    asyncio.run(SlowFrames(app)({"type": "http", "method": "GET", "path": path, "root_path": root}, None, send))
+    call = SlowFrames(app)({"type": "http", "method": "GET", "path": path, "root_path": root}, None, send)
+    with ThreadPoolExecutor(1) as threads:  # the browser tests leave an event loop in this thread
+        threads.submit(asyncio.run, call).result()
     return dict(sent[0]["headers"]), b"".join(message.get("body", b"") for message in sent[1:])
 
 
