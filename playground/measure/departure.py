@@ -19,7 +19,7 @@ from playground.core.engine import Engine
 from playground.core.events import Departure
 from playground.measure.agreement import common_prefix
 from playground.measure.divergence import require_usable
-from playground.measure.reference import Stored, keep, opened
+from playground.measure.reference import Stored, keep, opened_or_why, other_vocabulary
 
 ROWS = 4
 OUTPUT_TOKENS = 256
@@ -85,8 +85,8 @@ def departures(
         check()
         logprobs = engine.score(prompt + output[: place + 1])
         require_usable(logprobs, prompt + output[: place + 1])
-        if logprobs.shape[1] != stored.shape[1]:
-            reasons.append(f"the baseline's vocabulary has {stored.shape[1]} entries and this model's {logprobs.shape[1]}")
+        if other := other_vocabulary(stored, logprobs.shape[1]):
+            reasons.append(other)
             continue
         found.append(_departure(row, place, (output[place], theirs[place]), logprobs[-1], stored[place : place + 1][0], piece))
         del logprobs
@@ -112,12 +112,9 @@ def _departure(row: int, place: int, tokens: tuple[int, int], ours: Any, theirs:
 
 def _baseline_output(path: Path, prompt: tuple[int, ...]) -> Stored | str:
     """What the baseline kept for the same prompt, or why there is nothing."""
-    try:
-        stored = opened(path)
-    except FileNotFoundError:
-        return "the baseline kept no output to compare with"
-    except (OSError, ValueError, EOFError) as error:
-        return f"the baseline's output cannot be read ({error})"
+    stored = opened_or_why(path, "output", "the baseline kept no output to compare with")
+    if isinstance(stored, str):
+        return stored
     if stored.ids[: len(stored.ids) - len(stored)] != prompt:
         return "the baseline's model saw other tokens, so the texts cannot be compared token by token"
     return stored

@@ -71,14 +71,26 @@ def opened(path: Path) -> Stored:
 
 def comparable(path: Path, ids: tuple[int, ...], vocabulary: int) -> Stored | str:
     """The baseline's figures for the same tokens and vocabulary, or the reason why there is nothing to compare with."""
-    try:
-        stored = opened(path)
-    except FileNotFoundError:
-        return "the baseline left no log-probabilities to compare with"
-    except (OSError, ValueError, EOFError) as error:
-        return f"the baseline's log-probabilities cannot be read ({error})"
+    stored = opened_or_why(path, "log-probabilities", "the baseline left no log-probabilities to compare with")
+    if isinstance(stored, str):
+        return stored
     if stored.ids != ids:
         return "the baseline's model splits the text into other tokens, so positions cannot be compared"
-    if stored.shape[1] != vocabulary:
-        return f"the baseline's vocabulary has {stored.shape[1]} entries and this model's {vocabulary}"
-    return stored
+    return other_vocabulary(stored, vocabulary) or stored
+
+
+def opened_or_why(path: Path, what: str, nothing: str) -> Stored | str:
+    """What `keep` wrote, or a sentence: `nothing` where there is no file, else that the baseline's `what` cannot be read."""
+    try:
+        return opened(path)
+    except FileNotFoundError:
+        return nothing
+    except (OSError, ValueError, EOFError) as error:
+        return f"the baseline's {what} cannot be read ({error})"
+
+
+def other_vocabulary(stored: Stored, vocabulary: int) -> str:
+    """Why figures over another vocabulary cannot be compared, "" over the same."""
+    if stored.shape[1] == vocabulary:
+        return ""
+    return f"the baseline's vocabulary has {stored.shape[1]} entries and this model's {vocabulary}"

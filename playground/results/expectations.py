@@ -16,14 +16,11 @@ from playground.core.technique import Effect
 from playground.measure.metrics import METRICS
 from playground.measure.values import Value
 from playground.results.numbers import NO_DIFFERENCE, shown
-from playground.results.trend import trend
+from playground.results.trend import CLOSE, TIMES, trend
 
 # What the baseline has against itself, where its noise floor was not measured.
 AGAINST_ITSELF = {"kld_mean": 0.0, "kld_p99": 0.0, "top1_agreement": 1.0}
-WORSE = {"kld_mean": "up", "kld_p99": "up", "top1_agreement": "down"}
-CLOSE = 0.1  # means that are farther apart are not called the same, however wide their intervals
 EXPECTED = {"up": "to rise", "down": "to fall", "same": "to stay the same"}
-TIMES = ("s", "tokens/s")
 
 
 def expectations(
@@ -64,7 +61,8 @@ def _compared(metric: str, expected: Effect, values: Mapping[str, Value], baseli
     if went is None or value.value is None or before.value is None:
         reason = value.reason if value.value is None else before.reason
         return "not measured", f"{promised}, but " + (f"not available: {reason}." if reason else "one repeat cannot tell a difference.")
-    if metric in AGAINST_ITSELF and went != WORSE[metric]:
+    worse = "up" if about.direction == "lower" else "down"
+    if metric in AGAINST_ITSELF and went != worse:
         floor = f"{shown(value.value, about.unit)} is within the noise floor of {shown(before.value, about.unit)}"
         return "as expected" if expected == "same" else "no difference", f"{promised}, and {floor}."
     did = _did(went, shown(before.value, about.unit), shown(value.value, about.unit))

@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from playground.measure.step_profile import PARTS
 from playground.results.drawing import BAR_WIDTH, Result, absent_note, bar_layout, hover, label, panel, short
 from playground.results.numbers import Scale, scale_for, shown, value_of
 
-PARTS = ("embedding", "attention", "MLP", "norms", "head", "sampling", "everything else")
 IDLE = "no kernel runs"
 PART_COLOURS = ("#b07aa1", "#4e79a7", "#f28e2b", "#76b7b2", "#edc948", "#9c755f", "#a0a09a")
 HOW = {

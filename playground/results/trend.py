@@ -14,6 +14,7 @@ from playground.measure.values import Value
 
 Trend = Literal["up", "down", "same"]
 TIMES = ("s", "tokens/s")
+CLOSE = 0.1  # means that are farther apart are not called the same, however wide their intervals
 TOLERANCE = 0.02  # for values without an interval, such as bytes
 
 

@@ -17,11 +17,10 @@ from playground.measure.roofline import Work, launching_s, memory_rate
 from playground.measure.trace import Trace
 from playground.measure.values import Missing, Value
 from playground.results.numbers import NO_DIFFERENCE, digits, shown
-from playground.results.trend import Trend, trend
+from playground.results.trend import CLOSE, Trend, trend
 
 BUSY = 0.5  # where kernels run for less than this share of a step, their launches decide
 EXPLAINS = 0.25  # a resource that needs less than this share of the kernels' time at its best does not explain it
-CLOSE = 0.1  # means that are farther apart, with intervals that overlap, are noise and not a finding
 SIMILAR = 0.05  # amounts closer than this are "the same"
 DECIDES = {"launch": "the launches decide", "memory": "memory traffic decides", "compute": "arithmetic decides"}
 

@@ -21,7 +21,6 @@ PROFILE_INFO = "One more decode step under a profiler: it tells what bounds the 
 PRICE_INFO = "Of this machine, optional: gives the cost of a million tokens."
 EVALUATION_TEXT_INFO = "Scored in place of the texts that come with the playground, in up to 512 tokens a window."
 REMEASURE_DONE = "This machine's limits are forgotten: the next run measures them again."
-REMEASURE_INFO = "The speeds of a large copy, a large matrix product and a small kernel, measured once and kept."
 SPEED_UNKNOWN = "Speed is predicted once this machine has been measured: the first run does that."
 NEXT_ROUND = "Waits for its next round."
 STEADIER = "use more repeats: the careful protocol takes 10, in two alternating rounds"

@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -r tests/requirements.txt")
 
-from driver import CHROMIUM_FLAGS, Server, choose_engine, choose_model, chromium_path, open_page
+from driver import CHROMIUM_FLAGS, Server, choose_engine, choose_model, chromium_path, close_without_errors, open_page
 from playwright.sync_api import Browser, Page, sync_playwright
 
 
@@ -39,10 +39,7 @@ def visit(server: Server, browser: Browser) -> Iterator[Callable[..., Page]]:
         return pages[-1]
 
     yield make
-    errors = [error for page in pages for error in page.__dict__["errors"]]
-    for page in pages:
-        page.context.close()
-    assert not errors, errors
+    close_without_errors(pages)
 
 
 @pytest.fixture

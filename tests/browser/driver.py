@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,14 @@ def open_page(browser: Browser, url: str, width: int = 1440, height: int = 900) 
     page.goto(url)
     wait_usable(page)
     return page
+
+
+def close_without_errors(pages: Sequence[Page]) -> None:
+    """Close the pages; a script error on any of them fails the test."""
+    errors = [error for page in pages for error in page.__dict__["errors"]]
+    for page in pages:
+        page.context.close()
+    assert not errors, errors
 
 
 def wait_usable(page: Page) -> None:

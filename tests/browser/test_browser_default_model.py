@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from driver import Server, column, differ, open_page, run, set_number, status, wait_done, wait_points, wait_usable
+from driver import Server, close_without_errors, column, differ, open_page, run, set_number, status, wait_done, wait_points, wait_usable
 from playwright.sync_api import Browser, Page, expect
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -37,10 +37,7 @@ def model_page(model_server: Server, browser: Browser) -> Iterator[Callable[[], 
         return pages[-1]
 
     yield make
-    errors = [error for page in pages for error in page.__dict__["errors"]]
-    for page in pages:
-        page.context.close()
-    assert not errors, errors
+    close_without_errors(pages)
 
 
 def test_the_main_job_on_the_default_model(model_page: Callable[[], Page]) -> None:
