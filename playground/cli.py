@@ -23,9 +23,9 @@ from typing import Any
 from playground import __version__
 from playground.core.events import Event, Evidence, Failed, Phase, Progress, Warned
 from playground.core.places import PRESETS
-from playground.core.plan import Techniques, knob_index, parse_knobs, plan_for, vary
+from playground.core.plan import Techniques, engine_defaults, knob_index, parse_knobs, plan_for, vary
 from playground.core.problem import Problem
-from playground.core.spec import EVALUATIONS, PROTOCOLS, Protocol, RunSpec
+from playground.core.spec import EVALUATIONS, NARROWING, PROTOCOLS, Protocol, RunSpec, Workload
 from playground.engines import engine_class, engines
 from playground.measure.machine import probe
 from playground.models.recording import recordings
@@ -77,11 +77,18 @@ def _run_flags(run: argparse.ArgumentParser) -> None:
     run.add_argument("--engine", help=f"one of {', '.join(engines())}")
     run.add_argument("--device", help="auto, cpu or cuda")
     run.add_argument("--set", action="append", default=[], metavar="KNOB=VALUE", help=f"a knob of the baseline; knobs: {knobs}")
-    run.add_argument("--variant", action="append", default=[], metavar="KNOB=VALUE[,...]", help="add a variant that differs in these knobs")
+    run.add_argument(
+        "--variant", action="append", default=[], metavar="KNOB=VALUE[,...]",
+        help="add a variant that differs in these knobs, or in model, engine or device",
+    )  # fmt: skip
     run.add_argument("--prompt", action="append", metavar="TEXT", help="a prompt; give it again for more")
     run.add_argument("--max-new-tokens", type=int, metavar="N")
     run.add_argument("--temperature", type=float, metavar="T", help="0 is greedy")
-    run.add_argument("--seed", type=int, metavar="N")
+    run.add_argument("--top-k", type=int, metavar="K", help="draw from the K most likely tokens; 0 for all")
+    run.add_argument(
+        "--top-p", type=float, metavar="P", help="draw from the fewest tokens that have this share of the probability; 1 for all"
+    )
+    run.add_argument("--seed", type=int, metavar="N", help="of the draws")
     run.add_argument("--stop-at-eos", action="store_true", help="end a row at the end-of-text token")
     run.add_argument("--no-chat", action="store_true", help="do not apply the model's chat template")
     run.add_argument("--warmups", type=int, metavar="N")
@@ -112,9 +119,9 @@ def wanted(args: argparse.Namespace) -> ExperimentPreset:
         preset = named or experiment(Path(args.spec))
         title, about, specs = args.title or preset.title, preset.about, list(preset.specs)
     specs = [_override(spec, args, known) for spec in specs]
-    for text in args.variant:
-        specs.append(vary(specs[0], _assignments(text.split(","), "--variant"), known))
     machine = probe()
+    for text in args.variant:
+        specs.append(vary(specs[0], _assignments(text.split(","), "--variant"), known, engine_defaults(engines(), machine)))
     planned = [plan_for(spec, known, engine_class(spec.engine), machine).spec for spec in specs]
     return ExperimentPreset("command-line", title, about, tuple(planned))
 
@@ -122,7 +129,10 @@ def wanted(args: argparse.Namespace) -> ExperimentPreset:
 def _override(spec: RunSpec, args: argparse.Namespace, known: Techniques) -> RunSpec:
     """`spec` with what the flags say."""
     fields = {name: getattr(args, name) for name in ("model", "engine", "device") if getattr(args, name) is not None}
-    work = {name: getattr(args, name) for name in ("max_new_tokens", "temperature", "seed") if getattr(args, name) is not None}
+    names = ("max_new_tokens", "temperature", "seed", *NARROWING)
+    work = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    if work.get("temperature") == 0:  # a file's top_k and top_p lose their effect with it; those asked for here are refused
+        work = {name: getattr(Workload, name) for name in NARROWING} | work
     work |= {"prompts": tuple(args.prompt)} if args.prompt else {}
     work |= {"ignore_eos": False} if args.stop_at_eos else {}
     work |= {"chat": False} if args.no_chat else {}
@@ -167,7 +177,7 @@ def _run(args: argparse.Namespace) -> int:
     preset = wanted(args)
     machine = probe()
     for spec in preset.specs:
-        if short := shortage(estimate_of(spec, peek(spec.model), techniques()), machine, spec.device):
+        if short := shortage(estimate_of(spec, peek(spec.model), techniques(), machine), machine, spec.device):
             print(f"playground: {spec.label or spec.model}: {short}", file=sys.stderr)
     store = open_store()
     if store.warning:

@@ -21,10 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from playground.core.places import PRESETS
-from playground.core.plan import complete, vary
+from playground.core.plan import Defaults, complete, engine_defaults, vary
 from playground.core.problem import Problem, did_you_mean
 from playground.core.spec import RunSpec, Workload
+from playground.engines import engines
 from playground.engines.replay import specs_of
+from playground.measure.machine import probe
 from playground.models.recording import read, recordings
 from playground.techniques import techniques
 
@@ -93,6 +95,7 @@ def specs_from(data: object) -> list[RunSpec]:
     """
     if not isinstance(data, Mapping):
         raise Problem("user", f"the experiment must be a table of names and values, got {data!r}.")
+    defaults = engine_defaults(engines(), probe())
     if "variants" in data:
         _check_fields("beside variants there is no setting", data, LIST_FIELDS)
         given = data["variants"]
@@ -100,15 +103,15 @@ def specs_from(data: object) -> list[RunSpec]:
             raise Problem("user", "variants must be a list of at least one experiment.")
         specs = [RunSpec.from_dict(item) for item in given]
     elif "baseline" in data or "variant" in data:
-        specs = _with_variants(data)
+        specs = _with_variants(data, defaults)
     else:
         specs = [RunSpec.from_dict({name: value for name, value in data.items() if name not in ("title", "about")})]
     for spec in specs:
-        complete(spec, techniques())
+        complete(spec, techniques(), defaults(spec))
     return specs
 
 
-def _with_variants(data: Mapping[str, Any]) -> list[RunSpec]:
+def _with_variants(data: Mapping[str, Any], defaults: Defaults) -> list[RunSpec]:
     _check_fields("there is no setting", data, EXPERIMENT_FIELDS)
     baseline = RunSpec.from_dict(data.get("baseline", {}))
     variants = data.get("variant", [])
@@ -117,7 +120,7 @@ def _with_variants(data: Mapping[str, Any]) -> list[RunSpec]:
     specs = [baseline]
     for changes in variants:
         label = str(changes.get("label", ""))
-        varied = vary(baseline, {name: value for name, value in changes.items() if name != "label"}, techniques())
+        varied = vary(baseline, {name: value for name, value in changes.items() if name != "label"}, techniques(), defaults)
         specs.append(varied.replace(label=label) if label else varied)
     return specs
 

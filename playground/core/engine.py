@@ -3,7 +3,9 @@
 An engine is one file in `playground/engines/` that defines `ENGINE = ThatClass` (the class: importing the file must stay cheap, so torch is
 imported inside methods). The worker calls, in this order::
 
-    engine.load(plan, emit); engine.setup(plan); engine.prepare(prompt, chat); for tick in engine.generate(batch): ...; engine.close()
+    engine.load(plan, emit); engine.setup(plan); engine.prepare(prompt, chat); engine.compile(batch)
+    for tick in engine.generate(batch): ...
+    engine.close()
 """
 
 from __future__ import annotations
@@ -14,11 +16,12 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 from playground.core.events import Event, Profile, Tick
+from playground.core.knobs import KnobValue
 from playground.core.machine import Machine
 from playground.core.plan import Plan
 from playground.core.problem import Problem
 from playground.core.spec import RunSpec
-from playground.core.technique import Technique
+from playground.core.technique import Footprint, Knobs, Technique
 
 Emit = Callable[[Event], None]
 
@@ -32,6 +35,8 @@ class Batch:
     ignore_eos: bool = True
     temperature: float = 0.0
     seed: int = 0
+    top_k: int = 0
+    top_p: float = 1.0
 
 
 class Engine:
@@ -41,6 +46,7 @@ class Engine:
     title: ClassVar[str]
     about: ClassVar[str]
     any_technique: ClassVar[bool] = False  # takes every technique without applying it, so it needs nothing that they require
+    hooks: ClassVar[tuple[str, ...]] = ()  # engines whose methods of a technique this one takes where it has none under its own name
     settle_s: float = 0.0  # idle time before each timed pass, for whatever shares the processor with this engine to finish its work
     facts: Mapping[str, Any] = MappingProxyType({})  # what `load` returned; kept by run.execute for the runs that reuse the engine
 
@@ -55,9 +61,25 @@ class Engine:
         return spec
 
     @classmethod
+    def defaults(cls, device: str) -> Mapping[str, KnobValue]:
+        """What a knob that a spec does not name is with this engine on that device (cpu or cuda), where it is not the knob's default."""
+        return {}
+
+    @classmethod
+    def footprint(cls, knobs: Knobs, device: str, footprint: Footprint) -> Footprint:
+        """`footprint`, to which all techniques have added theirs, as this engine on that device (cpu or cuda) changes it."""
+        return footprint
+
+    @classmethod
+    def method(cls, technique: Technique, prefix: str) -> Any:
+        """The technique's method `prefix_<name>` of this engine, else that of the first of `hooks` for which it has one, else None."""
+        found = (technique.hook(prefix, name) for name in (cls.name, *cls.hooks))
+        return next((method for method in found if method is not None), None)
+
+    @classmethod
     def supports(cls, technique: Technique) -> bool:
         """Whether the technique has a pair of methods for this engine."""
-        return cls.any_technique or technique.hook("for", cls.name) is not None
+        return cls.any_technique or cls.method(technique, "for") is not None
 
     def load(self, plan: Plan, emit: Emit) -> Mapping[str, Any]:
         """Get the model into memory, with all load-phase techniques. Emits Progress while it fetches.
@@ -69,6 +91,14 @@ class Engine:
 
     def setup(self, plan: Plan) -> None:
         """Apply the run-phase techniques of `plan`; called before each run on a loaded engine."""
+
+    def compiles(self, plan: Plan) -> bool:
+        """Whether `compile` has something to do for this plan."""
+        return False
+
+    def compile(self, batch: Batch) -> float | None:
+        """Make the decode step for batches of this shape ready; called before the first pass. Seconds, None where it was ready."""
+        return None
 
     def prepare(self, prompt: str, chat: bool) -> tuple[str, tuple[int, ...]]:
         """The exact text after the chat template (if `chat` and the model has one) and its token ids."""
@@ -102,8 +132,8 @@ class Engine:
 
     def evidence(self, technique: Technique, plan: Plan) -> Any:
         """The technique's Finding about the loaded engine, or None where there is nothing to prove."""
-        hook = technique.hook("evidence_for", self.name)
-        return hook(plan.spec.knobs, self) if hook else None
+        prove = self.method(technique, "evidence_for")
+        return prove(plan.spec.knobs, self) if prove else None
 
     def replay(self, plan: Plan) -> Iterable[Event] | None:
         """Ready-made events in place of a measurement (the replay engine); None for every real engine."""

@@ -19,8 +19,8 @@ PassKind = Literal["warmup", "timed"]
 
 @dataclass(frozen=True)
 class Phase:
-    """A new stage of the run began: load, ceilings, evidence, warmup, timed, energy, quality, profile. `detail` is for people ("timed pass
-    2 of 3")."""
+    """A new stage of the run began: load, ceilings, compile, evidence, warmup, timed, energy, quality, profile. `detail` is for people
+    ("timed pass 2 of 3")."""
 
     t_ns: int
     name: str
@@ -40,14 +40,24 @@ class Progress:
 
 @dataclass(frozen=True)
 class Loaded:
-    """The engine is ready. `seconds`: load time (fetching not counted); `model`: name, source, kind, random_weights, config facts;
-    `provenance`: host, cpu, gpu, driver, versions, commit."""
+    """The engine is ready. `seconds`: load time (fetching not counted); `model`: name, source, kind, random_weights, config facts,
+    and as `footprint` the fields of core.technique.Footprint that the engine changes; `provenance`: host, cpu, gpu, driver, versions,
+    commit."""
 
     t_ns: int
     seconds: float
     model: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     reused: bool = False
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """The decode steps of this run's batches are ready: compiled and, on a GPU, captured. `seconds`: None where an earlier run's were
+    used."""
+
+    t_ns: int
+    seconds: float | None
 
 
 @dataclass(frozen=True)
@@ -180,7 +190,8 @@ class Energy:
 class Ceilings:
     """What the device can do at best, measured: bytes a second of a large copy (read plus written), operations a second of a large matrix
     product, seconds that one small kernel costs to launch, and bytes a second of weights that a product with one row reads, which on some
-    processors stays far below a copy (None: not measured). `key`: what they hold for (`measure.ceilings.device_key`); `dtype`: torch's
+    processors stays far below a copy (None: not measured); graph_kernel_s: seconds of one small kernel in a replayed CUDA graph (None: no
+    CUDA). `key`: what they hold for (`measure.ceilings.device_key`); `dtype`: torch's
     name; `fresh`: measured in this run."""
 
     t_ns: int
@@ -193,6 +204,7 @@ class Ceilings:
     measured_at: str
     fresh: bool = True
     matvec_bytes_per_s: float | None = None
+    graph_kernel_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -246,8 +258,8 @@ class Failed:
 
 
 Event = (
-    Phase | Progress | Loaded | Evidence | Prepared | BatchStart | Tick | BatchEnd | Text | Output | Gauge | Memory | Score | Departure
-    | Energy | Ceilings | Profile | Warned | Done | Cancelled | Failed
+    Phase | Progress | Loaded | Compiled | Evidence | Prepared | BatchStart | Tick | BatchEnd | Text | Output | Gauge | Memory | Score
+    | Departure | Energy | Ceilings | Profile | Warned | Done | Cancelled | Failed
 )  # fmt: skip
 _TYPES: dict[str, type] = {cls.__name__: cls for cls in Event.__args__}
 ENDINGS = (Done, Cancelled, Failed)

@@ -9,8 +9,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from playground.core.knobs import Choice, Knob, KnobValue
@@ -23,7 +24,10 @@ if TYPE_CHECKING:
     from playground.core.engine import Engine
 
 Techniques = Mapping[str, Technique]
+Defaults = Callable[[RunSpec], Mapping[str, KnobValue]]  # of a spec: what its engine's `defaults` are
 SPEC_FIELDS = ("model", "engine", "device")
+PLACE = ("engine", "device")  # what an engine's defaults depend on
+NONE: Mapping[str, KnobValue] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -54,48 +58,78 @@ def parse_knobs(given: Mapping[str, Any], techniques: Techniques) -> dict[str, K
     return {name: index[name][1].parse(value) for name, value in given.items()}
 
 
-def complete(spec: RunSpec, techniques: Techniques) -> RunSpec:
-    """`spec` with every knob typed and present; raises Problem("user") for unknown names, illegal values, values without effect and
-    values that exclude each other."""
-    given = parse_knobs(spec.knobs, techniques)
-    knobs = {name: given.get(name, knob.default) for name, (_, knob) in knob_index(techniques).items()}
+def full_knobs(given: Mapping[str, Any], techniques: Techniques, defaults: Mapping[str, KnobValue] = NONE) -> dict[str, Any]:
+    """`given`, with the default of every knob that it does not name: the engine's (`defaults`) where it has one, else the knob's own."""
+    own = {name: knob.default for name, (_, knob) in knob_index(techniques).items()}
+    return {name: given.get(name, defaults.get(name, default)) for name, default in own.items()}
+
+
+def chosen(knobs: Mapping[str, Any], techniques: Techniques, defaults: Mapping[str, KnobValue] = NONE) -> dict[str, Any]:
+    """Those of `knobs` that differ from their defaults: what stays when an engine with other defaults takes over."""
+    usual = full_knobs({}, techniques, defaults)
+    return {name: value for name, value in knobs.items() if value != usual.get(name)}
+
+
+def engine_defaults(engines: Mapping[str, type[Engine]], machine: Machine) -> Defaults:
+    """What each spec's engine gives the knobs that the spec does not name, on this machine; nothing for an unknown engine."""
+
+    def of(spec: RunSpec) -> Mapping[str, KnobValue]:
+        engine = engines.get(spec.engine)
+        return engine.defaults(machine.resolve(spec.device)) if engine else NONE
+
+    return of
+
+
+def complete(spec: RunSpec, techniques: Techniques, defaults: Mapping[str, KnobValue] = NONE) -> RunSpec:
+    """`spec` with every knob typed and present, those that it does not name as in `full_knobs`; raises Problem("user") for unknown names,
+    illegal values, values without effect and values that exclude each other."""
+    knobs = full_knobs(parse_knobs(spec.knobs, techniques), techniques, defaults)
+    usual = full_knobs({}, techniques, defaults)
     for technique in ordered(techniques):
         for name, why in technique.irrelevant(knobs).items():
-            if knobs[name] != technique.defaults()[name]:
+            if knobs[name] != usual[name]:
                 raise Problem("user", f"{name}={knobs[name]} has no effect here: {why}")
         if reason := technique.conflicts(knobs):
             raise Problem("user", reason)
     return spec.replace(knobs=knobs)
 
 
-def footprint_of(spec: RunSpec, techniques: Techniques) -> Footprint:
-    """How a spec's knobs change memory and work; knobs that it does not name have their defaults."""
-    knobs = {name: spec.knobs.get(name, knob.default) for name, (_, knob) in knob_index(techniques).items()}
+def footprint_of(spec: RunSpec, techniques: Techniques, engine: type[Engine] | None = None, device: str = "cpu") -> Footprint:
+    """How a spec's knobs change memory and work with this engine (None: with one that changes neither) on that device (cpu or cuda);
+    knobs that the spec does not name have their defaults."""
+    knobs = full_knobs(spec.knobs, techniques, engine.defaults(device) if engine else NONE)
     footprint = Footprint()
     for technique in ordered(techniques):
         footprint = technique.footprint(knobs, footprint)
-    return footprint
+    return engine.footprint(knobs, device, footprint) if engine else footprint
 
 
-def vary(baseline: RunSpec, changes: Mapping[str, Any], techniques: Techniques) -> RunSpec:
-    """The baseline with `changes` (knobs, or model, engine, device); inherited values that no longer have an effect fall back to their
-    defaults, values in `changes` never do."""
+def vary(baseline: RunSpec, changes: Mapping[str, Any], techniques: Techniques, defaults: Defaults = lambda spec: NONE) -> RunSpec:
+    """The baseline with `changes` (knobs, or model, engine, device). Inherited values fall back to defaults where they no longer have an
+    effect, and to those of the new engine or device where the baseline has them at its own; values in `changes` never do."""
     fields = {name: str(value) for name, value in changes.items() if name in SPEC_FIELDS}
     own = parse_knobs({name: value for name, value in changes.items() if name not in SPEC_FIELDS}, techniques)
-    knobs = {**parse_knobs(baseline.knobs, techniques), **own}
-    full = {name: knobs.get(name, knob.default) for name, (_, knob) in knob_index(techniques).items()}
+    inherited = parse_knobs(baseline.knobs, techniques)
+    varied = baseline.replace(**fields)
+    if any(getattr(varied, name) != getattr(baseline, name) for name in PLACE):
+        inherited = chosen(inherited, techniques, defaults(baseline))
+    knobs = {**inherited, **own}
+    full = full_knobs(knobs, techniques, defaults(varied))
     for technique in techniques.values():
         for name in technique.irrelevant(full):
             if name not in own:
                 knobs.pop(name, None)
     label = ", ".join([*fields.values(), *(describe(name, value, techniques) for name, value in own.items())])
-    return baseline.replace(knobs=knobs, label=label or baseline.label, **fields)
+    return varied.replace(knobs=knobs, label=label or baseline.label)
 
 
 def describe(name: str, value: KnobValue, techniques: Techniques) -> str:
-    """A knob's value for people: "nf4", "KV cache off", "batch size 8"."""
-    knob = knob_index(techniques)[name][1]
-    if isinstance(knob, Choice) and value not in ("off", "none", "auto", "dynamic", "static"):
+    """A knob's value for people: "nf4", "KV cache off", "batch size 8". The name of an option alone where no knob before has one of that
+    name."""
+    index = knob_index(techniques)
+    knob = index[name][1]
+    first = next((other for other, (_, one) in index.items() if isinstance(one, Choice) and value in one.options), None)
+    if first == name and value not in ("off", "none", "auto", "dynamic", "static"):
         return str(value)
     shown = {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
     return f"{knob.label} {shown}"
@@ -109,27 +143,33 @@ def refusal(spec: RunSpec, techniques: Techniques, engine: type[Engine], machine
     if reason := engine.refuses(machine, device):
         return reason
     for technique in ordered(techniques):
-        if reason := missing(technique, spec.knobs, engine, machine):
+        if reason := missing(technique, spec.knobs, engine, machine, device):
             return f"{technique.title}: {reason}"
     return None
 
 
-def missing(technique: Technique, knobs: Mapping[str, KnobValue], engine: type[Engine], machine: Machine) -> str | None:
-    """Why one technique's values cannot work with this engine on this machine, or None."""
+def missing(
+    technique: Technique, knobs: Mapping[str, KnobValue], engine: type[Engine], machine: Machine, device: str = "auto"
+) -> str | None:
+    """Why one technique's values cannot work with this engine on this machine's device, or None."""
     if not engine.supports(technique):
         return f"the engine {engine.name} does not support it." if technique.active(knobs) else None
-    return None if engine.any_technique else technique.requires(knobs, machine)
+    if engine.any_technique:
+        return None
+    device = machine.resolve(device)
+    refuses = engine.method(technique, "refuses")
+    return (refuses(knobs, device) if refuses else None) or technique.requires(knobs, machine, device)
 
 
 def option_reasons(
-    name: str, knobs: Mapping[str, KnobValue], techniques: Techniques, engine: type[Engine], machine: Machine
+    name: str, knobs: Mapping[str, KnobValue], techniques: Techniques, engine: type[Engine], machine: Machine, device: str = "auto"
 ) -> dict[str, str]:
     """For a Choice knob: each option that cannot be chosen beside the other `knobs`, with the reason."""
     technique, knob = knob_index(techniques)[name]
     reasons = {}
     for option in knob.options if isinstance(knob, Choice) else ():
         tried = {**knobs, name: option}
-        reason = missing(technique, tried, engine, machine)
+        reason = missing(technique, tried, engine, machine, device)
         reason = reason or next((r for t in ordered(techniques) if (r := t.conflicts(tried))), None)
         if reason:
             reasons[option] = reason
@@ -138,7 +178,8 @@ def option_reasons(
 
 def plan_for(spec: RunSpec, techniques: Techniques, engine: type[Engine], machine: Machine) -> Plan:
     """The plan of a spec on this machine; raises Problem("user") or Problem("unsupported") where there is none."""
-    spec = complete(engine.adopt(spec), techniques)
+    spec = engine.adopt(spec)
+    spec = complete(spec, techniques, engine.defaults(machine.resolve(spec.device)))
     if reason := refusal(spec, techniques, engine, machine):
         raise Problem("unsupported", reason)
     supported = tuple(technique for technique in ordered(techniques) if engine.supports(technique))

@@ -23,7 +23,12 @@ from playground.core.problem import Problem, did_you_mean
 DEFAULT_MODEL = "smollm2-135m-instruct"
 DEFAULT_PROMPT = "What is the capital of France? Answer in one sentence, then say why it became the capital."
 MAX_NEW_TOKENS = 32_768
+MAX_TOP_K = 1_000_000  # more than any vocabulary
 EVALUATIONS = ("short", "full")
+
+
+NARROWING = ("top_k", "top_p")  # settings of a draw; their defaults leave nothing out
+GREEDY = "at temperature 0 the most likely token is always taken."
 
 
 def _require_int(name: str, value: object, low: int, high: int) -> None:
@@ -51,7 +56,8 @@ class Workload:
     """Prompts and how to continue them.
 
     prompts: non-empty texts; max_new_tokens: tokens to generate for each; ignore_eos: go on after the end-of-text token, so that
-    lengths match; temperature: 0 is greedy; chat: put each prompt through the model's chat template where it has one.
+    lengths match; temperature: 0 is greedy; chat: put each prompt through the model's chat template where it has one; top_k: draw from
+    this many of the most likely tokens, 0 from all; top_p: and of these from the fewest that have this share of the probability.
     """
 
     prompts: tuple[str, ...] = (DEFAULT_PROMPT,)
@@ -60,6 +66,8 @@ class Workload:
     temperature: float = 0.0
     seed: int = 0
     chat: bool = True
+    top_k: int = 0
+    top_p: float = 1.0
 
     def __post_init__(self) -> None:
         given: object = self.prompts
@@ -82,6 +90,18 @@ class Workload:
         if not 0 <= self.temperature <= 10:
             raise Problem("user", f"temperature must be from 0 (greedy) to 10, got {self.temperature!r}.")
         object.__setattr__(self, "temperature", float(self.temperature))
+        self._check_narrowing()
+
+    def _check_narrowing(self) -> None:
+        _require_int("top_k", self.top_k, 0, MAX_TOP_K)
+        if isinstance(self.top_p, bool) or not isinstance(self.top_p, int | float):
+            raise Problem("user", f"top_p must be a number, got {self.top_p!r}.")
+        if not 0 < self.top_p <= 1:
+            raise Problem("user", f"top_p must be above 0 and at most 1 (all tokens), got {self.top_p!r}.")
+        object.__setattr__(self, "top_p", float(self.top_p))
+        for name in NARROWING:
+            if self.temperature == 0 and getattr(self, name) != getattr(Workload, name):
+                raise Problem("user", f"{name}={getattr(self, name)} has no effect here: {GREEDY} Set a temperature above 0.")
 
 
 @dataclass(frozen=True)
@@ -167,9 +187,13 @@ class RunSpec:
         return cls(**fields)
 
     def fingerprint(self) -> str:
-        """16 hex digits of what decides the measurement; the label and the price do not."""
+        """16 hex digits of what decides the measurement; the label and the price do not, nor do top_k and top_p where they narrow
+        nothing, so that a run from before there were such settings is still the same."""
         data = self.to_dict()
         del data["label"], data["protocol"]["price_per_hour"]
+        for name in NARROWING:
+            if getattr(self.workload, name) == getattr(Workload, name):
+                del data["workload"][name]
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
 
     def replace(self, **changes: Any) -> RunSpec:

@@ -6,7 +6,12 @@ pair of methods named after the engine; without the pair the engine refuses ever
     def for_transformers(self, knobs, setup): ...            # change `setup` before load (phase "load") or before a run ("run")
     def evidence_for_transformers(self, knobs, engine): ...  # look at the real objects and return Finding(ok, text)
 
-These run in the worker, may import torch inside, and are called in the order of `order`.
+These run in the worker, may import torch inside, and are called in the order of `order`. Where an engine can have some values and not
+others, a third method says why, or returns None; it runs in the page's process too::
+
+    def refuses_transformers(self, knobs, device): ...       # device is cpu or cuda
+
+An engine may take the methods of another one where a technique has none under its own name: see `Engine.hooks`.
 """
 
 from __future__ import annotations
@@ -45,7 +50,9 @@ class Footprint:
 
     Bits a number for: all weights, the decoder's linear layers (None: as all weights), the KV cache. `kv_share`: 0 where no cache is kept,
     1 where each token is; `kv_copied`: the cache is copied when it grows; `kv_padded`: it is allocated in full and attention reads all of
-    it; `rows`: sequences a batch; `score_matrix`: attention weights are stored in full.
+    it; `rows`: sequences a batch; `score_matrix`: attention weights are stored in full; `captured`: steps are replayed from a CUDA graph,
+    so that their launches cost the host nothing; `kv_bucketed`: the cache is allocated in the
+    sizes of `measure.buckets`.
 
     Where more than `unpack_above` tokens are multiplied at once (None: never), each linear layer's weights are first written out in
     `unpacked_bits`. Kernels of eager transformers: `layer_kernels` of one decoder layer without a cache and with one product for each
@@ -65,6 +72,8 @@ class Footprint:
     layer_kernels: float = 39.0
     linear_kernels: float = 1.0
     unpack_kernels: float = 1.0
+    captured: bool = False
+    kv_bucketed: bool = False
 
 
 def flipped(effects: Mapping[str, Effect]) -> dict[str, Effect]:
@@ -85,8 +94,8 @@ class Technique:
     explain: ClassVar[Explanation]
     cases: ClassVar[tuple[Mapping[str, KnobValue], ...]]
 
-    def requires(self, knobs: Knobs, machine: Machine) -> str | None:
-        """Why these values cannot work on this machine (a package or a capability that is missing), or None."""
+    def requires(self, knobs: Knobs, machine: Machine, device: str) -> str | None:
+        """Why these values cannot work on this machine's device, cpu or cuda (a package or a capability that is missing), or None."""
         return None
 
     def conflicts(self, knobs: Knobs) -> str | None:

@@ -21,6 +21,7 @@ from playground.core.events import Profile, Tick
 from playground.core.machine import Machine
 from playground.core.plan import Plan
 from playground.core.problem import Problem
+from playground.engines.sampling import greedy, kind_of, sample, sample_all
 from playground.techniques.setup import TransformersSetup
 
 SETTLE_S = 0.6  # on a CPU: time for the page, which shares the cores, to draw before the clock starts
@@ -61,6 +62,7 @@ class TransformersEngine(Engine):
         transformers.logging.set_verbosity_error()
         transformers.logging.disable_progress_bar()
         resolved = resolve(plan.spec.model, emit)
+        self.admit(resolved.config)
         self.settle_s = SETTLE_S if plan.device == "cpu" else 0.0
         started = time.perf_counter()
         self.tokenizer = load_tokenizer(resolved)
@@ -81,6 +83,9 @@ class TransformersEngine(Engine):
             "load_s": time.perf_counter() - started,
         }
 
+    def admit(self, config: Mapping[str, Any]) -> None:
+        """Look at the model's config before it is loaded; an engine that cannot run it raises Problem("unsupported")."""
+
     def setup(self, plan: Plan) -> None:
         """Run-phase techniques; the cache of an earlier run is dropped, and what its passes left in the allocator."""
         self.cache = self.first_input = self.last_step_tokens = None
@@ -95,7 +100,7 @@ class TransformersEngine(Engine):
     def _apply(self, plan: Plan, phase: str) -> None:
         for technique in plan.techniques:
             if technique.phase == phase:
-                technique.hook("for", self.name)(plan.spec.knobs, self.options)
+                self.method(technique, "for")(plan.spec.knobs, self.options)
 
     def prepare(self, prompt: str, chat: bool) -> tuple[str, tuple[int, ...]]:
         """The chat template where there is one, then the tokenizer."""
@@ -181,18 +186,19 @@ class TransformersEngine(Engine):
         return make(self.model, rows, tokens)
 
     def _picker(self, batch: Batch) -> Callable[[Any], Any]:
-        """Logits [rows, vocabulary] -> token ids [rows]: the argmax, or a sample at this temperature from a generator with this seed."""
+        """Logits [rows, vocabulary] -> token ids [rows]: the most likely, or drawn as the batch says by a generator with its seed."""
         import torch
 
-        if batch.temperature == 0:
-            return lambda logits: logits.argmax(dim=-1)
-        generator = torch.Generator(self.options.device).manual_seed(batch.seed)
-
-        def sample(logits: Any) -> Any:
-            probabilities = torch.softmax(logits.float() / batch.temperature, dim=-1)
-            return torch.multinomial(probabilities, 1, generator=generator).squeeze(1)
-
-        return sample
+        kind, device = kind_of(batch), self.options.device
+        if kind == "greedy":
+            return greedy
+        generator = torch.Generator(device).manual_seed(batch.seed)
+        temperature = torch.tensor(batch.temperature, dtype=torch.float32, device=device)
+        if kind == "all":
+            return lambda logits: sample_all(logits, temperature, generator)
+        top_k = torch.tensor(batch.top_k, device=device)
+        top_p = torch.tensor(batch.top_p, dtype=torch.float32, device=device)
+        return lambda logits: sample(logits, temperature, top_k, top_p, generator)
 
     def score(self, token_ids: Sequence[int], stepwise: bool = False) -> Any:
         """One forward pass over the whole text without a cache, or one a token with a dynamic one."""

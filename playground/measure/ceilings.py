@@ -63,12 +63,15 @@ def measure_ceilings(device: str, dtype: str, machine: Machine) -> Ceilings:
             matmul = _matmul_rate(device, kind, free // 8, timed)
             launch = _launch_s(device, kind)
             matvec = _matvec_rate(device, kind, free // 8, timed)
+            in_graph = _graph_kernel_s(kind, timed) if device == "cuda" else None
     finally:
         if device == "cuda":
             torch.cuda.empty_cache()
     measured_at = datetime.now(UTC).isoformat(timespec="seconds")
     key = device_key(machine, device, dtype)
-    return Ceilings(time.perf_counter_ns(), key, device, dtype, copy, matmul, launch, measured_at, matvec_bytes_per_s=matvec)
+    return Ceilings(
+        time.perf_counter_ns(), key, device, dtype, copy, matmul, launch, measured_at, matvec_bytes_per_s=matvec, graph_kernel_s=in_graph
+    )
 
 
 Timed = Callable[[Callable[[], Any]], float]
@@ -154,3 +157,15 @@ def _launch_s(device: str, kind: Any) -> float:
             small.add_(1)
         times.append((time.perf_counter() - started) / LAUNCHES)
     return statistics.median(times[1:])
+
+
+def _graph_kernel_s(kind: Any, timed: Timed) -> float:
+    """Seconds from one addition to eight numbers to the next within a replayed graph, each waiting for the one before."""
+    import torch
+
+    small, graph = torch.zeros(8, dtype=kind, device="cuda"), torch.cuda.CUDAGraph()
+    small.add_(1)
+    with torch.cuda.graph(graph):
+        for _ in range(LAUNCHES):
+            small.add_(1)
+    return _best(graph.replay, timed, COPY_S) / LAUNCHES

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from playground.core.events import Profile
 from playground.core.problem import Problem
+from playground.measure.estimate import tokens_allocated
 from playground.measure.roofline import Work, decode_work, middle, prefill_work
 from playground.measure.timing import NO_PASS, NO_TOKEN, ONE_TOKEN
 from playground.measure.trace import Pass, TimedBatch, Trace
@@ -77,7 +78,7 @@ def _work(trace: Trace, batch: TimedBatch, prompt_tokens: int, new_tokens: int |
     try:
         if new_tokens is None:
             return prefill_work(config, footprint, prompt_tokens)
-        allocated = prompt_tokens + trace.spec.workload.max_new_tokens
+        allocated = tokens_allocated(footprint, prompt_tokens + trace.spec.workload.max_new_tokens)
         return decode_work(config, footprint, middle(prompt_tokens, new_tokens), allocated)
     except Problem as problem:
         return Missing(problem.message)

@@ -14,6 +14,7 @@ from typing import Any
 
 from playground.core.problem import Problem
 from playground.core.technique import Footprint
+from playground.measure.buckets import bucket
 
 KNOWN_TYPES = ("llama", "mistral", "qwen2", "qwen3", "smollm3")
 # Where config.json leaves tie_word_embeddings out, these types tie; all others do not.
@@ -105,13 +106,19 @@ def estimate(config: Mapping[str, Any], footprint: Footprint, prompt_tokens: int
     linear_bits = bits if footprint.linear_bits is None else footprint.linear_bits
     weights = ((count.total - count.linear) * bits + count.linear * linear_bits) / 8
     tokens = prompt_tokens + new_tokens
-    kv = kv_bytes_per_token(config, footprint.kv_bits / 8) * tokens * footprint.rows * footprint.kv_share
+    held = tokens_allocated(footprint, tokens)
+    kv = kv_bytes_per_token(config, footprint.kv_bits / 8) * held * footprint.rows * footprint.kv_share
     width = bits / 8
     at_once = prompt_tokens if footprint.kv_share else tokens
     activations = footprint.rows * at_once * (8 * shape.hidden + 2 * shape.intermediate) * width + footprint.rows * shape.vocabulary * 4
     if footprint.score_matrix:
         activations += footprint.rows * shape.heads * at_once**2 * (width + 4)
     return Estimate(round(weights), round(kv), round(activations), round(weights) + round(kv) + round(activations), count.note)
+
+
+def tokens_allocated(footprint: Footprint, tokens: int) -> int:
+    """Room for this many tokens a row, the last of which is never fed back, in a cache that is allocated once."""
+    return bucket(tokens - 1) if footprint.kv_bucketed else tokens
 
 
 def shape_of(config: Mapping[str, Any]) -> Shape:

@@ -29,6 +29,7 @@ from playground.measure import nvml
 # Import name -> distribution name.
 PACKAGES = {
     "torch": "torch",
+    "triton": "triton",
     "transformers": "transformers",
     "bitsandbytes": "bitsandbytes",
     "accelerate": "accelerate",

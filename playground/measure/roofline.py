@@ -10,13 +10,13 @@ knob adds (unpacked weights, stored scores). Activations are left out: a device'
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from playground.core.events import Ceilings
 from playground.core.problem import Problem
 from playground.core.technique import Footprint
-from playground.measure.estimate import Shape, estimate, kv_bytes_per_token, parameters, shape_of
+from playground.measure.estimate import Shape, estimate, kv_bytes_per_token, parameters, shape_of, tokens_allocated
 
 Bound = Literal["memory", "compute", "launch"]
 
@@ -31,18 +31,20 @@ HOST_LAUNCHES = {"cpu": 3.0, "cuda": 2.2}
 
 @dataclass(frozen=True)
 class Work:
-    """What must be done: bytes to and from memory, floating-point operations, kernels to launch."""
+    """What must be done: bytes to and from memory, floating-point operations, kernels to launch; captured: launched by a CUDA graph."""
 
     bytes: float
     operations: float
     launches: float
+    captured: bool = False
 
     def __add__(self, other: Work) -> Work:
-        return Work(self.bytes + other.bytes, self.operations + other.operations, self.launches + other.launches)
+        either = self.captured or other.captured
+        return Work(self.bytes + other.bytes, self.operations + other.operations, self.launches + other.launches, either)
 
     def times(self, factor: float) -> Work:
         """The work `factor` times over."""
-        return Work(self.bytes * factor, self.operations * factor, self.launches * factor)
+        return Work(self.bytes * factor, self.operations * factor, self.launches * factor, self.captured)
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,8 @@ def decode_work(config: Mapping[str, Any], footprint: Footprint, cached_tokens: 
     moved = length + 1  # attention reads the keys and values of all tokens, the step writes those of one
     if footprint.kv_copied:
         moved += 2 * cached_tokens
-    return _pass(config, footprint, tokens=1, context=length, kv_tokens=moved)
+    step = _pass(config, footprint, tokens=1, context=length, kv_tokens=moved)
+    return replace(step, captured=footprint.captured)
 
 
 def prefill_work(config: Mapping[str, Any], footprint: Footprint, prompt_tokens: float) -> Work:
@@ -97,11 +100,11 @@ def prefill_work(config: Mapping[str, Any], footprint: Footprint, prompt_tokens:
 
 def predict(work: Work, ceilings: Ceilings) -> Times:
     """Seconds at the device's ceilings. A GPU works while the host launches, so the slowest of the three decides; on a CPU the same cores
-    do both, so launching comes on top."""
+    do both, so launching comes on top, as does in a CUDA graph what each kernel takes to start and to end."""
     memory_s, compute_s = work.bytes / memory_rate(work, ceilings), work.operations / ceilings.matmul_flops
     launch_s = launching_s(work, ceilings)
-    busy_s = max(memory_s, compute_s)
-    return Times(memory_s, compute_s, launch_s, busy_s + launch_s if ceilings.device == "cpu" else max(busy_s, launch_s))
+    busy_s, on_top = max(memory_s, compute_s), work.captured or ceilings.device == "cpu"
+    return Times(memory_s, compute_s, launch_s, busy_s + launch_s if on_top else max(busy_s, launch_s))
 
 
 def memory_rate(work: Work, ceilings: Ceilings) -> float:
@@ -111,13 +114,17 @@ def memory_rate(work: Work, ceilings: Ceilings) -> float:
 
 
 def launching_s(work: Work, ceilings: Ceilings) -> float:
-    """Seconds of host time to launch the work's kernels (GPU) or to call its operators (CPU), with the modules around them."""
+    """Seconds of host time to launch the work's kernels (GPU) or to call its operators (CPU), with the modules around them; in a CUDA
+    graph the GPU's own from one small kernel to the next."""
+    if work.captured:
+        return work.launches * (ceilings.graph_kernel_s or 0.0)
     return work.launches * ceilings.launch_s * HOST_LAUNCHES[ceilings.device]
 
 
 def predict_run(config: Mapping[str, Any], footprint: Footprint, ceilings: Ceilings, prompt_tokens: int, new_tokens: int) -> Prediction:
     """One batch of `footprint.rows` rows: a prefill, then new_tokens - 1 decode steps. Errors as `decode_work`."""
-    step = predict(decode_work(config, footprint, middle(prompt_tokens, new_tokens), prompt_tokens + new_tokens), ceilings)
+    allocated = tokens_allocated(footprint, prompt_tokens + new_tokens)
+    step = predict(decode_work(config, footprint, middle(prompt_tokens, new_tokens), allocated), ceilings)
     prefill = predict(prefill_work(config, footprint, prompt_tokens), ceilings)
     memory = estimate(config, footprint, prompt_tokens, new_tokens)
     return Prediction(

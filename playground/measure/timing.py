@@ -96,6 +96,14 @@ def _load(trace: Trace, baseline: Trace | None) -> Found:
     return trace.loaded.seconds
 
 
+def _compile(trace: Trace, baseline: Trace | None) -> Found:
+    if trace.compiled is None:
+        return Missing("nothing is compiled with these settings")
+    if trace.compiled.seconds is None:
+        return Missing("the steps of an earlier run were ready and were used again")
+    return trace.compiled.seconds
+
+
 METRICS = (
     Metric(
         "ttft_s",
@@ -143,6 +151,7 @@ METRICS = (
     ),
     Metric("cold_ttft_s", "Time to first token, cold", "s", "lower", "time to first token of the first warm-up pass", _cold_ttft),
     Metric("load_s", "Load time", "s", "lower", "from files on this machine to a model ready to run; fetching not counted", _load),
+    Metric("compile_s", "Compile time", "s", "lower", "compiling and capturing the decode steps of all batches", _compile),
     Metric(
         "prompt_tokens",
         "Prompt tokens",

@@ -19,6 +19,7 @@ from playground.core.events import (
     BatchStart,
     Cancelled,
     Ceilings,
+    Compiled,
     Departure,
     Done,
     Energy,
@@ -100,6 +101,7 @@ class Trace:
     warmups: tuple[Pass, ...] = ()
     timed: tuple[Pass, ...] = ()
     loaded: Loaded | None = None
+    compiled: Compiled | None = None
     prepared: Prepared | None = None
     evidence: Mapping[str, Evidence] = field(default_factory=dict)
     outputs: tuple[Output, ...] = ()
@@ -128,6 +130,7 @@ class Trace:
             warmups=tuple(item for item in passes if item.kind == "warmup"),
             timed=tuple(item for item in passes if item.kind == "timed"),
             loaded=next((event for event in events if isinstance(event, Loaded)), None),
+            compiled=next((event for event in events if isinstance(event, Compiled)), None),
             prepared=_last(events, Prepared),
             evidence={event.technique: event for event in events if isinstance(event, Evidence)},
             outputs=tuple(outputs[row] for row in sorted(outputs)),

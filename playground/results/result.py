@@ -10,9 +10,10 @@ Example::
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from playground.core.events import Cancelled, Done, Event, Failed
+from playground.core.events import Cancelled, Done, Event, Failed, Loaded
 from playground.core.plan import Techniques, footprint_of
 from playground.core.spec import RunSpec
 from playground.measure.metrics import derive
@@ -49,7 +50,10 @@ def result(spec: RunSpec, events: Sequence[Event], baseline: tuple[RunSpec, Sequ
 
 
 def _trace(spec: RunSpec, events: Sequence[Event], known: Techniques) -> Trace:
-    return Trace.of(spec, events, footprint_of(spec, known))
+    footprint = footprint_of(spec, known)
+    model = next((event.model for event in events if isinstance(event, Loaded)), {})
+    engines_own = {name: value for name, value in model.get("footprint", {}).items() if hasattr(footprint, name)}
+    return Trace.of(spec, events, replace(footprint, **engines_own))
 
 
 def status(trace: Trace) -> str:

@@ -13,15 +13,16 @@ from typing import Any
 from playground.core.knobs import Choice
 from playground.core.machine import Machine
 from playground.core.places import home
-from playground.core.plan import Techniques, knob_index, missing
-from playground.engines import engine_class, engines
+from playground.core.plan import Techniques, full_knobs, knob_index, missing
+from playground.engines import engines
 from playground.measure.machine import probe
 from playground.results.numbers import shown
 from playground.techniques import techniques
 
 
 def examine() -> dict[str, Any]:
-    """JSON values: the machine; for each engine and each option of each knob, why it cannot be used here (None or no entry: it can)."""
+    """JSON values: the machine; for each engine and each option of each knob, why it cannot be used here (None or no entry: it can).
+    An option can be used where one engine can have it."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
     machine, known = probe(), techniques()
@@ -41,12 +42,17 @@ def examine() -> dict[str, Any]:
 
 
 def _reasons(name: str, known: Techniques, machine: Machine) -> dict[str, str]:
-    """Options of one knob that this machine cannot have with the transformers engine, each with the reason."""
-    defaults = {other: knob.default for other, (_, knob) in knob_index(known).items()}
+    """Options of one knob that no engine can have on this machine, each with the reasons."""
     technique, knob = knob_index(known)[name]
-    options = knob.options if isinstance(knob, Choice) else ()
-    found = {option: missing(technique, {**defaults, name: option}, engine_class("transformers"), machine) for option in options}
-    return {option: reason for option, reason in found.items() if reason}
+    device = machine.resolve("auto")
+    takers = [engine for engine in engines().values() if engine.supports(technique) and not engine.any_technique]
+    found = {}
+    for option in knob.options if isinstance(knob, Choice) else ():
+        tried = ({**full_knobs({}, known, engine.defaults(device)), name: option} for engine in takers)
+        reasons = [missing(technique, knobs, engine, machine) for knobs, engine in zip(tried, takers, strict=True)]
+        if all(reasons):
+            found[option] = " ".join(dict.fromkeys(filter(None, reasons))) or "no engine has it."
+    return found
 
 
 def in_words(report: dict[str, Any]) -> list[str]:

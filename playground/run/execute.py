@@ -1,8 +1,8 @@
 """One variant, from plan to ending, in this process: the measurement protocol of a run as a list of events.
 
-load -> ceilings -> prepare -> evidence -> warm-up passes -> timed passes -> outputs -> energy window -> quality -> profile: one after the
-other, since what samples inside a timed pass changes it. Timed passes do nothing but iterate and append; every number is derived later from
-the events. It knows no process, no pipe and no metric. Example::
+load -> ceilings -> prepare -> compile -> evidence -> warm-up passes -> timed passes -> outputs -> energy window -> quality -> profile: one
+after the other, since what samples inside a timed pass changes it. Timed passes do nothing but iterate and append; every number is
+derived later from the events. It knows no process, no pipe and no metric. Example::
 
     execute(plan, engine, events.append, lambda: False, machine=probe(), loaded=False)
 """
@@ -20,6 +20,7 @@ from playground.core.engine import Batch, Emit, Engine
 from playground.core.events import (
     ENDINGS,
     Cancelled,
+    Compiled,
     Done,
     Energy,
     Event,
@@ -31,7 +32,7 @@ from playground.core.events import (
     Warned,
 )
 from playground.core.machine import Machine
-from playground.core.plan import Plan
+from playground.core.plan import Plan, footprint_of
 from playground.core.problem import Problem
 from playground.measure.ceilings import device_key, known_ceilings, measure_ceilings
 from playground.measure.energy import EnergyMeter, energy_window
@@ -94,6 +95,7 @@ class _Run(Passes):
         self._ceilings(machine, ceilings)
         self.engine.setup(self.plan)
         batches = self.batches(self._prepare())
+        self._compile(batches)
         self.phase("evidence", "load")
         self._prove("load")
         for index in range(protocol.warmups):
@@ -137,8 +139,16 @@ class _Run(Passes):
             self.engine.facts = json.loads(json.dumps({**facts, "device": self.plan.device, "rss_before_load_bytes": before}, default=str))
             give_back()  # what loading and quantising freed is not what the run needs
         seconds = float(self.engine.facts.get("load_s", time.perf_counter() - started))
-        self.emit(Loaded(time.perf_counter_ns(), seconds, self.engine.facts, provenance(machine), reused=loaded))
+        model = {**self.engine.facts, "footprint": self._footprint()}
+        self.emit(Loaded(time.perf_counter_ns(), seconds, model, provenance(machine), reused=loaded))
         self._memory("load")
+
+    def _footprint(self) -> dict[str, Any]:
+        """What this engine changes of the footprint that the techniques give: kept with the run, so that who plays it needs no engine."""
+        known = {technique.name: technique for technique in self.plan.techniques}
+        kinds = (None, type(self.engine))
+        plain, own = (dataclasses.asdict(footprint_of(self.plan.spec, known, kind, self.plan.device)) for kind in kinds)
+        return {name: value for name, value in own.items() if value != plain[name]}
 
     def _ceilings(self, machine: Machine, known: Mapping[str, Mapping[str, Any]]) -> None:
         """What the device can do at best: as it was measured before, else measured now. Only for engines that compute with torch here."""
@@ -155,6 +165,15 @@ class _Run(Passes):
             self.emit(measure_ceilings(self.plan.device, dtype, now))
         except Exception as error:  # a run without its ceilings has still been measured
             self.emit(Warned(time.perf_counter_ns(), f"The device's ceilings could not be measured: {from_exception(error).message}"))
+
+    def _compile(self, batches: Sequence[tuple[Rows, Batch]]) -> None:
+        """Before the first pass, so that no pass is slow for it."""
+        if not self.engine.compiles(self.plan):
+            return
+        self.phase("compile")
+        taken = [self.engine.compile(batch) for _, batch in batches]
+        known = [seconds for seconds in taken if seconds is not None]
+        self.emit(Compiled(time.perf_counter_ns(), sum(known) if known else None))
 
     def _energy(self, batches: Sequence[tuple[Rows, Batch]]) -> None:
         meter = EnergyMeter.open(self.plan.device)

@@ -2,7 +2,8 @@
 
 Example::
 
-    shortage(estimate_of(spec, peek(spec.model), techniques()), probe(), spec.device)   # "" where it fits
+    machine = probe()
+    shortage(estimate_of(spec, peek(spec.model), techniques(), machine), machine, spec.device)   # "" where it fits
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from playground.core.machine import Machine
 from playground.core.plan import Techniques, footprint_of
 from playground.core.problem import Problem
 from playground.core.spec import RunSpec
+from playground.engines import engines
 from playground.measure.estimate import Estimate, estimate
 from playground.measure.roofline import Prediction, predict_run
 from playground.models.model import ModelFacts
@@ -27,12 +29,13 @@ def guessed_prompt_tokens(spec: RunSpec) -> int:
     return longest // CHARACTERS_PER_TOKEN + 1 + (TEMPLATE_TOKENS if spec.workload.chat else 0)
 
 
-def estimate_of(spec: RunSpec, facts: ModelFacts | None, techniques: Techniques) -> Estimate | None:
+def estimate_of(spec: RunSpec, facts: ModelFacts | None, techniques: Techniques, machine: Machine) -> Estimate | None:
     """The estimate of a complete spec; None where the model's sizes are not known."""
     if facts is None or not facts.config:
         return None
     try:
-        return estimate(facts.config, footprint_of(spec, techniques), guessed_prompt_tokens(spec), spec.workload.max_new_tokens)
+        footprint = footprint_of(spec, techniques, engines().get(spec.engine), machine.resolve(spec.device))
+        return estimate(facts.config, footprint, guessed_prompt_tokens(spec), spec.workload.max_new_tokens)
     except Problem:
         return None
 
@@ -43,7 +46,7 @@ def prediction_of(spec: RunSpec, facts: ModelFacts | None, techniques: Technique
     if facts is None or not facts.config or ceilings is None:
         return None
     try:
-        footprint = footprint_of(spec, techniques)
+        footprint = footprint_of(spec, techniques, engines().get(spec.engine), ceilings.device)
         return predict_run(facts.config, footprint, ceilings, guessed_prompt_tokens(spec), spec.workload.max_new_tokens)
     except Problem:
         return None

@@ -66,7 +66,8 @@ class Passes:
         for start in requests[::size]:
             rows = tuple(requests[start : start + size])
             ids = tuple(prompts[row % len(prompts)] for row in rows)
-            batches.append((rows, Batch(ids, work.max_new_tokens, work.ignore_eos, work.temperature, work.seed)))
+            sampling = (work.temperature, work.seed, work.top_k, work.top_p)
+            batches.append((rows, Batch(ids, work.max_new_tokens, work.ignore_eos, *sampling)))
         return batches
 
     def one(self, kind: PassKind, index: int, batches: Sequence[tuple[Rows, Batch]], *, streams: bool) -> Steps:

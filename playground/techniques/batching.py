@@ -32,7 +32,7 @@ class Batching(Technique):
         ),
     )
     explain = Explanation(
-        what="Runs several sequences through each forward pass. Rows of different length are padded on the left.",
+        what="Runs several sequences through each forward pass. Rows of different length are padded to the longest.",
         helps="Decoding one row reads all weights for one token; 32 rows read them once for 32. Throughput rises almost for free until "
         "arithmetic, not memory, is the limit.",
         costs="A KV cache per row, a longer prefill, and a step that gets slower for everyone once the limit is reached.",
@@ -59,7 +59,7 @@ class Batching(Technique):
     def evidence_for_transformers(self, knobs: Knobs, engine: Any) -> Finding:
         """Looks at the shape of the first input that the model was given."""
         rows, tokens, padding = engine.first_input
-        text = f"the first forward pass carried {rows} {'row' if rows == 1 else 'rows'} of {tokens} tokens, {padding} of them left padding"
+        text = f"the first forward pass carried {rows} {'row' if rows == 1 else 'rows'} of {tokens} tokens, {padding} of them padding"
         return Finding(rows == knobs["batch_size"], text)
 
 

@@ -11,6 +11,7 @@ from playground.core.technique import Effect, Explanation, Finding, Footprint, K
 from playground.techniques.setup import TransformersSetup
 
 CLASSES = {"dynamic": "DynamicCache", "static": "StaticCache"}
+GRAPH_CLASSES = {"static": "FixedCache"}
 
 
 class KVCache(Technique):
@@ -75,17 +76,30 @@ class KVCache(Technique):
 
     def evidence_for_transformers(self, knobs: Knobs, engine: Any) -> Finding:
         """Looks at the cache object that the first pass used and at the tokens of its last forward call."""
-        wanted = str(knobs["kv_cache"])
-        if wanted == "off":
-            again = f"the last step ran all {engine.last_step_tokens} tokens of the row again" if engine.last_step_tokens else "1 step ran"
-            return Finding(engine.cache is None, f"no cache was kept: {again}")
-        if engine.cache is None:
-            return Finding(False, "no cache object exists")
-        kind = type(engine.cache).__name__
-        keys = engine.cache.layers[0].keys
-        shape = " x ".join(str(size) for size in keys.shape)
-        text = f"cache is {kind}: {len(engine.cache.layers)} layers, keys {shape} (rows x heads x tokens x head size)"
-        return Finding(kind == CLASSES[wanted] and engine.last_step_tokens in (None, 1), text)
+        return _found(engine, str(knobs["kv_cache"]), CLASSES)
+
+    def evidence_for_graph(self, knobs: Knobs, engine: Any) -> Finding:
+        """As for transformers; the static cache is the engine's own."""
+        return _found(engine, str(knobs["kv_cache"]), GRAPH_CLASSES)
+
+    def refuses_graph(self, knobs: Knobs, device: str) -> str | None:
+        """No cache that moves."""
+        if knobs["kv_cache"] == "dynamic":
+            return "a captured graph reads its cache at a fixed address, so it cannot grow: choose static, or off."
+        return None
+
+
+def _found(engine: Any, wanted: str, classes: Mapping[str, str]) -> Finding:
+    if wanted == "off":
+        again = f"the last step ran all {engine.last_step_tokens} tokens of the row again" if engine.last_step_tokens else "1 step ran"
+        return Finding(engine.cache is None, f"no cache was kept: {again}")
+    if engine.cache is None:
+        return Finding(False, "no cache object exists")
+    kind = type(engine.cache).__name__
+    keys = engine.cache.layers[0].keys
+    shape = " x ".join(str(size) for size in keys.shape)
+    text = f"cache is {kind}: {len(engine.cache.layers)} layers, keys {shape} (rows x heads x tokens x head size)"
+    return Finding(kind == classes.get(wanted) and engine.last_step_tokens in (None, 1), text)
 
 
 TECHNIQUE = KVCache()

@@ -16,6 +16,7 @@ from playground.techniques.setup import TransformersSetup
 FOUR_BIT = ("nf4", "fp4")
 BITS = {"int8": 8.0, "nf4": 4.0, "fp4": 4.0}
 LAYERS = {"int8": "Linear8bitLt", "nf4": "Linear4bit", "fp4": "Linear4bit"}
+PACKED = "PackedLinear"  # what the engine graph puts in the place of a layer: see techniques.weight_only
 
 
 class Quantization(Technique):
@@ -63,14 +64,14 @@ class Quantization(Technique):
         {"quantization": "nf4", "double_quantization": True, "compute_dtype": "fp32"},
     )
 
-    def requires(self, knobs: Knobs, machine: Machine) -> str | None:
+    def requires(self, knobs: Knobs, machine: Machine, device: str) -> str | None:
         """bitsandbytes and accelerate, and on CUDA compute capability 6.0 (README of bitsandbytes 0.50)."""
         if knobs["quantization"] == "none":
             return None
         for package in ("bitsandbytes", "accelerate"):
             if package not in machine.packages:
                 return f"needs the package {package}, which is not installed: pip install {package}"
-        if machine.gpus and machine.gpus[0].capability < (6, 0):
+        if device == "cuda" and machine.gpus and machine.gpus[0].capability < (6, 0):
             major, minor = machine.gpus[0].capability
             return f"needs CUDA compute capability 6.0; {machine.gpus[0].name} has {major}.{minor}"
         return None
@@ -154,15 +155,21 @@ class Quantization(Technique):
 
     def evidence_for_transformers(self, knobs: Knobs, engine: Any) -> Finding:
         """Counts the linear layers by their real class, without the output head, and reads the state of one of them."""
-        kind = str(knobs["quantization"])
-        head = engine.model.get_output_embeddings()
-        linears = [m for m in engine.model.modules() if type(m).__name__ in ("Linear", *LAYERS.values()) and m is not head]
+        kind, linears = str(knobs["quantization"]), linear_layers(engine.model)
         if kind == "none":
-            packed = sum(type(m).__name__ != "Linear" for m in linears)
+            packed = sum(type(m).__name__ in LAYERS.values() for m in linears)
             return Finding(packed == 0, f"{len(linears)} linear layers, {packed} of them quantized by bitsandbytes")
         right = [m for m in linears if type(m).__name__ == LAYERS[kind] and _is(m, kind)]
         text = f"{len(right)} of {len(linears)} Linear layers are {LAYERS[kind]} ({kind}{_details(right[:1], kind)})"
         return Finding(bool(right) and len(right) == len(linears), text)
+
+
+def linear_layers(model: Any) -> list[Any]:
+    """The decoder's linear layers, of whatever class: without the output head."""
+    import torch
+
+    head = model.get_output_embeddings()
+    return [m for m in model.modules() if (isinstance(m, torch.nn.Linear) or type(m).__name__ == PACKED) and m is not head]
 
 
 def _linear_bits(knobs: Knobs) -> float:

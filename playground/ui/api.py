@@ -42,7 +42,7 @@ def add_api(app: App) -> None:
     def estimate(spec: dict) -> dict:  # type: ignore[type-arg]
         """Estimated memory of a spec before loading, in bytes: weights, KV cache, activations, total."""
         one = _specs(app, spec)[0]
-        found = estimate_of(one, app.facts.of(one.model), app.world.techniques)
+        found = estimate_of(one, app.facts.of(one.model), app.world.techniques, app.world.machine)
         if found is None:
             raise gr.Error(f"The size of {one.model} is not known before it has been fetched.", print_exception=False)
         return {
@@ -64,8 +64,8 @@ def add_api(app: App) -> None:
 
 def _specs(app: App, given: Any) -> list[RunSpec]:
     try:
-        specs = [complete(spec, app.world.techniques) for spec in specs_from(given)]
-        names = labels(specs, app.world.techniques)
+        specs = [complete(spec, app.world.techniques, app.world.defaults(spec)) for spec in specs_from(given)]
+        names = labels(specs, app.world)
         specs = [spec.replace(label=spec.label or name) for spec, name in zip(specs, names, strict=True)]
         check(app, specs)
     except Problem as problem:

@@ -13,9 +13,23 @@ from dataclasses import dataclass, field
 from playground.core.engine import Engine
 from playground.core.knobs import Choice, KnobValue, Toggle
 from playground.core.machine import Machine
-from playground.core.plan import Techniques, knob_index, missing, option_reasons, ordered
+from playground.core.plan import Defaults, Techniques, engine_defaults, full_knobs, knob_index, missing, option_reasons, ordered
 
 DEVICES = ("auto", "cpu", "cuda")
+
+
+@dataclass(frozen=True)
+class World:
+    """What can be chosen from on this machine."""
+
+    techniques: Techniques
+    engines: Mapping[str, type[Engine]]
+    machine: Machine
+
+    @property
+    def defaults(self) -> Defaults:
+        """What each spec's engine gives the knobs that the spec does not name, here."""
+        return engine_defaults(self.engines, self.machine)
 
 
 @dataclass(frozen=True)
@@ -40,24 +54,26 @@ class ControlState:
         return " ".join(f"✕ {', '.join(options)}: {reason}" for reason, options in grouped.items())
 
 
-def full_knobs(knobs: Mapping[str, KnobValue], techniques: Techniques) -> dict[str, KnobValue]:
-    """`knobs` with the default of every knob that is not given."""
-    return {name: knobs.get(name, knob.default) for name, (_, knob) in knob_index(techniques).items()}
-
-
-def knob_state(name: str, knobs: Mapping[str, KnobValue], techniques: Techniques, engine: type[Engine], machine: Machine) -> ControlState:
-    """The state of one knob beside the other `knobs`."""
+def knob_state(
+    name: str, knobs: Mapping[str, KnobValue], techniques: Techniques, engine: type[Engine], machine: Machine, device: str = "auto"
+) -> ControlState:
+    """The state of one knob beside the other `knobs`. One that the engine has not is disabled once it is at its default."""
     technique, knob = knob_index(techniques)[name]
-    full = full_knobs(knobs, techniques)
+    full = full_knobs(knobs, techniques, engine.defaults(machine.resolve(device)))
     if not engine.supports(technique):
-        return ControlState(f"the engine {engine.name} has no such setting.")
+        reason = f"the engine {engine.name} has no such setting."
+        if full[name] == knob.default:
+            return ControlState(reason)
+        options = knob.options if isinstance(knob, Choice) else ()
+        return ControlState(options={option: reason for option in options if option != knob.default})
     if reason := technique.irrelevant(full).get(name):
         return ControlState(reason)
     if isinstance(knob, Choice):
-        return ControlState(options=option_reasons(name, full, techniques, engine, machine))
+        return ControlState(options=option_reasons(name, full, techniques, engine, machine, device))
     if isinstance(knob, Toggle):
         flipped = {**full, name: not full[name]}
-        reason = missing(technique, flipped, engine, machine) or next((r for t in ordered(techniques) if (r := t.conflicts(flipped))), None)
+        reason = missing(technique, flipped, engine, machine, device)
+        reason = reason or next((r for t in ordered(techniques) if (r := t.conflicts(flipped))), None)
         return ControlState(reason or "")
     return ControlState()
 

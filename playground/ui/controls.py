@@ -138,7 +138,9 @@ def _workload_fields() -> dict[str, gr.components.Component]:
     with gr.Row(elem_classes="pair"):
         fields["max_new_tokens"] = gr.Number(draft.max_new_tokens, label="Output length (tokens)", elem_id="max-new-tokens", min_width=120)
         fields["temperature"] = gr.Number(draft.temperature, label="Temperature", elem_id="temperature", step=0.1, min_width=120)
-    with gr.Accordion("Seed, end of text, chat template", open=False):
+    with gr.Accordion("Sampling, end of text, chat template", open=False, elem_id="sampling-section"):
+        fields["top_k"] = gr.Number(draft.top_k, label="Top k", info=strings.TOP_K_INFO, elem_id="top-k", interactive=True)
+        fields["top_p"] = gr.Number(draft.top_p, label="Top p", info=strings.TOP_P_INFO, elem_id="top-p", step=0.05, interactive=True)
         fields["seed"] = gr.Number(draft.seed, label="Seed", info="Used where the temperature is not 0.", elem_id="seed")
         fields["ignore_eos"] = gr.Checkbox(draft.ignore_eos, label="Ignore end of text", info=strings.IGNORE_EOS_INFO, elem_id="ignore-eos")
         fields["chat"] = gr.Checkbox(draft.chat, label="Chat template", info=strings.CHAT_INFO, elem_id="chat")

@@ -1,42 +1,36 @@
 """Between the components of the form and plain data: which component holds which field of a `Draft`, reading it, filling it, refreshing it.
 
 Keys name components: a draft's field ("prompts"), a baseline knob ("0.precision"), another column's setting ("2.differs", "2.engine"), and
-what is shown only ("2.box", "2.summary", "protocol", "add", "remove"). Example::
+what is shown only ("2.box", "2.summary", "protocol", "add", "remove"). "count" and "place" are states: how many columns there are, and the
+engine and device to whose defaults the baseline's knobs were last set. Example::
 
-    draft = read(dict(zip(form.inputs(), values)))
-    updates(form.outputs(), refresh(draft, world))
+    values = dict(zip(form.inputs(), values))
+    updates(form.outputs(), settled(read(values), values["place"], world))
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import gradio as gr
 
-from playground.core.engine import Engine
-from playground.core.machine import Machine
-from playground.core.plan import Techniques, knob_index
-from playground.core.spec import DEFAULT_MODEL
+from playground.core.plan import SPEC_FIELDS, full_knobs, knob_index, plan_for
+from playground.core.problem import Problem
+from playground.core.spec import DEFAULT_MODEL, GREEDY, NARROWING, RunSpec
 from playground.engines.replay import ReplayEngine
-from playground.ui.availability import device_state, engine_state, full_knobs, knob_state
+from playground.ui import strings
+from playground.ui.availability import ControlState, World, device_state, engine_state, knob_state
 from playground.ui.controls import Setup, engine_choices, engine_info, knob_props
-from playground.ui.form import LETTERS, Draft, changed_in_words, protocol_name, relevant
+from playground.ui.form import LETTERS, Draft, changed_in_words, is_greedy, moved, protocol_name, relevant
 from playground.ui.text import escape
 from playground.ui.variants import VariantColumn
 
 Props = dict[str, dict[str, Any]]
 SETUP_FIELDS = tuple(f.name for f in fields(Draft) if f.name not in ("knobs", "variants"))
-
-
-@dataclass(frozen=True)
-class World:
-    """What can be chosen from on this machine."""
-
-    techniques: Techniques
-    engines: Mapping[str, type[Engine]]
-    machine: Machine
+STATES = ("count", "place")
+NOWHERE = ("", "auto")  # the place of new controls: no engine, so the knobs' own defaults
 
 
 @dataclass(frozen=True)
@@ -46,12 +40,13 @@ class Form:
     setup: Setup
     columns: Sequence[VariantColumn]
     count: gr.State
+    place: gr.State
     add: gr.Button
     remove: gr.Button
 
     def inputs(self) -> dict[str, gr.components.Component]:
         """What holds values, by key."""
-        found: dict[str, gr.components.Component] = {**self.setup.fields, "count": self.count}
+        found: dict[str, gr.components.Component] = {**self.setup.fields, "count": self.count, "place": self.place}
         for index, column in enumerate(self.columns):
             found |= {f"{index}.{name}": component for name, component in column.settings.items()}
             if column.differs is not None:
@@ -77,17 +72,31 @@ def read(values: Mapping[str, Any]) -> Draft:
     return Draft(**{**given, **texts}, knobs=knobs, variants=tuple(variants))
 
 
-def fill(draft: Draft, techniques: Techniques) -> Props:
+def fill(draft: Draft, world: World) -> Props:
     """Values of every component, for a draft from a preset or from a run."""
     props: Props = {name: {"value": getattr(draft, name)} for name in SETUP_FIELDS}
     props["count"] = {"value": 1 + len(draft.variants)}
-    knobs = full_knobs(draft.knobs, techniques)
+    knobs = full_knobs(draft.knobs, world.techniques, world.defaults(RunSpec(engine=draft.engine, device=draft.device)))
     props |= {f"0.{name}": {"value": value} for name, value in knobs.items()}
     for index, changes in enumerate(draft.variants, 1):
         props[f"{index}.differs"] = {"value": list(changes)}
-        inherited = {**knobs, "model": draft.model, "engine": draft.engine, "device": draft.device}
-        props |= {f"{index}.{name}": {"value": changes.get(name, value)} for name, value in inherited.items()}
+        props |= {f"{index}.{name}": {"value": value} for name, value in {**_inherited(draft, knobs, changes, world), **changes}.items()}
     return props
+
+
+def _inherited(draft: Draft, baseline: Mapping[str, Any], changes: Mapping[str, Any], world: World) -> dict[str, Any]:
+    """What a variant has before its own knobs: model, engine and device, and of the knobs of the `baseline` what these leave."""
+    model, engine, device = (str(changes.get(name, getattr(draft, name))) for name in SPEC_FIELDS)
+    there = moved(replace(draft, knobs=baseline, engine=engine, device=device), (draft.engine, draft.device), world)
+    return {**there.knobs, "model": model, "engine": engine, "device": device}
+
+
+def settled(draft: Draft, place: Sequence[str], world: World) -> Props:
+    """What a change of the form makes of it: where it is another engine or device than `place`, knobs at the old one's defaults take the
+    new one's; then `refresh`."""
+    now = moved(draft, place, world)
+    values: Props = {f"0.{name}": {"value": value} for name, value in now.knobs.items() if value != draft.knobs.get(name)}
+    return merged(values, refresh(now, world))
 
 
 def refresh(draft: Draft, world: World) -> Props:
@@ -96,10 +105,12 @@ def refresh(draft: Draft, world: World) -> Props:
     props: Props = {"add": {"visible": count < len(LETTERS)}, "remove": {"visible": count > 2, "value": f"Remove {LETTERS[count - 1]}"}}
     props["engine"] = _engine_props(draft.engine, world, draft.device)
     props["protocol"] = {"value": protocol_name(draft)}
-    baseline = relevant(draft.knobs, world.techniques)
-    engine = world.engines.get(draft.engine) or next(iter(world.engines.values()))
+    props["place"] = {"value": (draft.engine, draft.device)}
+    props |= _narrowing_props(draft)
+    defaults = world.defaults(RunSpec(engine=draft.engine, device=draft.device))
+    baseline = full_knobs(relevant(draft.knobs, world.techniques, defaults), world.techniques, defaults)
     for name, (_, knob) in knob_index(world.techniques).items():
-        props[f"0.{name}"] = knob_props(knob, knob_state(name, baseline, world.techniques, engine, world.machine))
+        props[f"0.{name}"] = knob_props(knob, _state(name, baseline, draft.engine, draft.device, world))
     for index in range(1, len(LETTERS)):
         props[f"{index}.box"] = {"visible": index < count}
         if index < count:
@@ -107,25 +118,39 @@ def refresh(draft: Draft, world: World) -> Props:
     return props
 
 
+def _narrowing_props(draft: Draft) -> Props:
+    reason = ControlState(GREEDY).note() if is_greedy(draft) else ""
+    help_of = {"top_k": strings.TOP_K_INFO, "top_p": strings.TOP_P_INFO}
+    return {name: {"interactive": not reason, "info": f"{help_of[name]}\n**{reason}**" if reason else help_of[name]} for name in NARROWING}
+
+
 def _variant_props(index: int, draft: Draft, baseline: Mapping[str, Any], world: World) -> Props:
     changes = draft.variants[index - 1]
     index_of = knob_index(world.techniques)
-    own = {**baseline, **{name: value for name, value in changes.items() if name in index_of}}
-    engine_name = str(changes.get("engine", draft.engine))
-    engine = world.engines.get(engine_name) or next(iter(world.engines.values()))
+    inherited = _inherited(draft, baseline, changes, world)
+    engine, device = inherited["engine"], inherited["device"]
+    own = {name: changes.get(name, inherited[name]) for name in index_of}
     props: Props = {}
     for name, (_, knob) in index_of.items():
         props[f"{index}.{name}"] = {"visible": name in changes}
         if name in changes:
-            props[f"{index}.{name}"] |= knob_props(knob, knob_state(name, own, world.techniques, engine, world.machine))
-    for name in ("model", "engine", "device"):
+            props[f"{index}.{name}"] |= knob_props(knob, _state(name, own, engine, device, world))
+        elif inherited[name] != baseline[name]:
+            props[f"{index}.{name}"]["value"] = inherited[name]
+    for name in SPEC_FIELDS:
         props[f"{index}.{name}"] = {"visible": name in changes}
     if "engine" in changes:
-        props[f"{index}.engine"] |= _engine_props(engine_name, world, str(changes.get("device", draft.device)))
-    inherited = {**full_knobs(baseline, world.techniques), "model": draft.model, "engine": draft.engine, "device": draft.device}
-    words = changed_in_words(changes, inherited, world.techniques)
+        props[f"{index}.engine"] |= _engine_props(engine, world, device)
+    before = {**baseline, "model": draft.model, "engine": draft.engine, "device": draft.device}
+    follows = {name: own[name] for name in index_of if name not in changes and own[name] != baseline[name]}
+    words = changed_in_words(changes, before, world.techniques, follows)
     props[f"{index}.summary"] = {"value": f'<p class="quiet">{escape(words)}</p>'}
     return props
+
+
+def _state(name: str, knobs: Mapping[str, Any], engine: str, device: str, world: World) -> ControlState:
+    known = world.engines.get(engine) or next(iter(world.engines.values()))
+    return knob_state(name, knobs, world.techniques, known, world.machine, device)
 
 
 def _engine_props(chosen: str, world: World, device: str) -> dict[str, Any]:
@@ -133,15 +158,23 @@ def _engine_props(chosen: str, world: World, device: str) -> dict[str, Any]:
     return {"choices": engine_choices(world.engines, state), "info": engine_info(world.engines, chosen, state)}
 
 
-def keeping_place(preset: Draft, current: Draft) -> Draft:
-    """A preset's draft with the model, engine and device of the page, where the preset does not ask for others."""
-    plain = Draft()
-    changes: dict[str, Any] = {}
-    if preset.model == DEFAULT_MODEL and preset.engine == plain.engine and current.engine != ReplayEngine.name:
-        changes = {"model": current.model, "engine": current.engine}
-    if preset.device == plain.device:
-        changes["device"] = current.device
-    return Draft(**{**{f.name: getattr(preset, f.name) for f in fields(Draft)}, **changes})
+def keeping_place(specs: Sequence[RunSpec], current: Draft, world: World) -> tuple[list[RunSpec], str]:
+    """A preset's specs with the model, engine and device of the page, where the preset does not ask for others; and, where that engine
+    cannot run them, so that they keep their own, a sentence that says so."""
+    plain = RunSpec()
+    kept: dict[str, str] = {}
+    if all(spec.device == plain.device for spec in specs):
+        kept["device"] = current.device
+    if all((spec.model, spec.engine) == (DEFAULT_MODEL, plain.engine) for spec in specs) and current.engine != ReplayEngine.name:
+        kept |= {"model": current.model, "engine": current.engine}
+    placed = [spec.replace(**kept) for spec in specs]
+    for spec in placed if kept.get("engine", plain.engine) != plain.engine else ():
+        try:
+            plan_for(spec, world.techniques, world.engines[spec.engine], world.machine)
+        except Problem as problem:
+            why = f"The engine {spec.engine} cannot run this experiment, so it is set to {plain.engine}. {problem.message}"
+            return [one.replace(engine=plain.engine) for one in placed], why
+    return placed, ""
 
 
 def merged(*many: Props) -> Props:
@@ -159,7 +192,7 @@ def updates(outputs: Mapping[str, Any], props: Props) -> list[Any]:
     for key in outputs:
         if key not in props:
             found.append(gr.skip())
-        elif key == "count":
+        elif key in STATES:
             found.append(props[key]["value"])
         else:
             found.append(gr.update(**props[key]))

@@ -3,20 +3,22 @@
 Example::
 
     draft = Draft(knobs={"precision": "fp32"}, variants=({"precision": "bf16"},))
-    specs_of(draft, techniques())        # [RunSpec baseline, RunSpec B]
-    draft_of(specs, techniques())        # the form again, for presets and for reloaded pages
+    specs_of(draft, world)        # [RunSpec baseline, RunSpec B]
+    draft_of(specs, world)        # the form again, for presets and for reloaded pages
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from playground.core.plan import SPEC_FIELDS, Techniques, complete, describe, knob_index, vary
+from playground.core.knobs import KnobValue
+from playground.core.plan import NONE, SPEC_FIELDS, Techniques, chosen, complete, describe, full_knobs, knob_index, vary
 from playground.core.problem import Problem
 from playground.core.spec import DEFAULT_MODEL, DEFAULT_PROMPT, PROTOCOLS, Protocol, RunSpec, Workload
 from playground.engines.replay import ReplayEngine
+from playground.ui.availability import World
 
 LINE_BREAK = "⏎"
 LETTERS = ("Baseline", "B", "C", "D")
@@ -38,6 +40,8 @@ class Draft:
     prompts: str = DEFAULT_PROMPT
     max_new_tokens: Any = 64
     temperature: Any = 0.0
+    top_k: Any = 0
+    top_p: Any = 1.0
     seed: Any = 0
     ignore_eos: bool = True
     chat: bool = True
@@ -63,6 +67,9 @@ def workload_of(draft: Draft) -> Workload:
     prompts = tuple(line.replace(LINE_BREAK, "\n") for line in (draft.prompts or "").splitlines() if line.strip())
     if not prompts:
         raise Problem("user", "There is no prompt. Write at least one line of text to continue.")
+    drawn: dict[str, Any] = {}
+    if not is_greedy(draft):
+        drawn = {"top_k": _whole("Top k", draft.top_k or 0), "top_p": draft.top_p if draft.top_p is not None else 1.0}
     return Workload(
         prompts=prompts,
         max_new_tokens=_whole("Output length", draft.max_new_tokens),
@@ -70,7 +77,13 @@ def workload_of(draft: Draft) -> Workload:
         temperature=draft.temperature if draft.temperature is not None else 0.0,
         seed=_whole("Seed", draft.seed),
         chat=draft.chat,
+        **drawn,
     )
+
+
+def is_greedy(draft: Draft) -> bool:
+    """Whether no token is drawn, so that top_k and top_p have no effect (their controls are disabled, with the reason)."""
+    return not draft.temperature
 
 
 def protocol_of(draft: Draft) -> Protocol:
@@ -100,46 +113,60 @@ def named_protocol(name: str) -> dict[str, Any]:
     return {field: getattr(PROTOCOLS[name], field) for field in NAMED_FIELDS} if name in PROTOCOLS else {}
 
 
-def relevant(knobs: Mapping[str, Any], techniques: Techniques) -> dict[str, Any]:
+def relevant(knobs: Mapping[str, Any], techniques: Techniques, defaults: Mapping[str, KnobValue] = NONE) -> dict[str, Any]:
     """`knobs` without those that have no effect beside the others (their controls are disabled, with the reason)."""
-    full = {name: knobs.get(name, knob.default) for name, (_, knob) in knob_index(techniques).items()}
-    idle = {name for technique in techniques.values() for name in technique.irrelevant(full)}
+    idle = _idle(full_knobs(knobs, techniques, defaults), techniques)
     return {name: value for name, value in knobs.items() if name not in idle}
 
 
-def specs_of(draft: Draft, techniques: Techniques) -> list[RunSpec]:
+def moved(draft: Draft, place: Sequence[str], world: World) -> Draft:
+    """`draft`, whose engine and device were `place` before, with every knob that was at its default there at its default here."""
+    if (draft.engine, draft.device) == tuple(place):
+        return draft
+    before, now = (RunSpec(engine=engine, device=device) for engine, device in (place, (draft.engine, draft.device)))
+    kept = chosen(draft.knobs, world.techniques, world.defaults(before))
+    return replace(draft, knobs=full_knobs(kept, world.techniques, world.defaults(now)))
+
+
+def specs_of(draft: Draft, world: World) -> list[RunSpec]:
     """The baseline and its variants, complete; raises Problem("user") that names the column at fault."""
     baseline = RunSpec(
         model=(draft.model or "").strip(),
         engine=draft.engine,
         device=draft.device,
-        knobs=relevant(draft.knobs, techniques),
         workload=workload_of(draft),
         protocol=protocol_of(draft),
     )
-    specs = [_complete(LETTERS[0], baseline, techniques)]
+    baseline = baseline.replace(knobs=relevant(draft.knobs, world.techniques, world.defaults(baseline)))
+    specs = [_complete(LETTERS[0], baseline, world)]
     for letter, changes in zip(LETTERS[1:], draft.variants, strict=False):
         try:
-            varied = vary(baseline, changes, techniques)
+            varied = vary(baseline, changes, world.techniques, world.defaults)
         except Problem as problem:
             raise Problem(problem.kind, f"{letter}: {problem.message}", problem.detail) from None
-        specs.append(_complete(letter, varied, techniques))
-    return [spec.replace(label=label) for spec, label in zip(specs, labels(specs, techniques), strict=True)]
+        specs.append(_complete(letter, varied, world))
+    return [spec.replace(label=label) for spec, label in zip(specs, labels(specs, world), strict=True)]
 
 
-def labels(specs: Sequence[RunSpec], techniques: Techniques) -> list[str]:
-    """A short label for each spec: its values of everything in which the specs differ, or "same settings" where nothing does."""
+def labels(specs: Sequence[RunSpec], world: World) -> list[str]:
+    """A short label for each spec: its values of everything in which the specs differ, or "same settings" where nothing does. What an
+    engine has by default and another engine has not goes without saying."""
     if len(specs) == 1:
         return ["this run"]
     replayed = all(spec.engine == ReplayEngine.name for spec in specs)  # each plays another part of its recording: nothing to read off that
-    settings = [name for name in setting_labels(techniques) if not (replayed and name == "model")]
-    names = [name for name in settings if len({str(_value(spec, name, techniques)) for spec in specs}) > 1]
-    idle = [_idle(spec, techniques) for spec in specs]
-    shown = [[_described(spec, name, techniques) for name in names if name not in none] for spec, none in zip(specs, idle, strict=True)]
-    return [", ".join(parts) or "same settings" for parts in shown]
+    settings = [name for name in setting_labels(world.techniques) if not (replayed and name == "model")]
+    values = [_values(spec, world) for spec in specs]
+    usual = [_values(spec.replace(knobs={}), world) for spec in specs]
+    names = [name for name in settings if _differs(name, values)]
+    follow = [name for name in knob_index(world.techniques) if _differs(name, usual)]
+    found = []
+    for one, own in zip(values, usual, strict=True):
+        unsaid = {*_idle(one, world.techniques), *(name for name in follow if one[name] == own[name])}
+        found.append(", ".join(_described(name, one[name], world.techniques) for name in names if name not in unsaid))
+    return [label or "same settings" for label in found]
 
 
-def draft_of(specs: Sequence[RunSpec], techniques: Techniques) -> Draft:
+def draft_of(specs: Sequence[RunSpec], world: World) -> Draft:
     """The form that would give these specs (further ones than four, and other workloads than the baseline's, do not fit in it)."""
     baseline = specs[0]
     work, protocol = baseline.workload, baseline.protocol
@@ -147,11 +174,13 @@ def draft_of(specs: Sequence[RunSpec], techniques: Techniques) -> Draft:
         model=baseline.model,
         engine=baseline.engine,
         device=baseline.device,
-        knobs={name: baseline.knobs.get(name, knob.default) for name, (_, knob) in knob_index(techniques).items()},
-        variants=tuple(differences(baseline, spec, techniques) for spec in specs[1 : len(LETTERS)]),
+        knobs=full_knobs(baseline.knobs, world.techniques, world.defaults(baseline)),
+        variants=tuple(differences(baseline, spec, world) for spec in specs[1 : len(LETTERS)]),
         prompts="\n".join(LINE_BREAK.join(prompt.splitlines()) for prompt in work.prompts),
         max_new_tokens=work.max_new_tokens,
         temperature=work.temperature,
+        top_k=work.top_k,
+        top_p=work.top_p,
         seed=work.seed,
         ignore_eos=work.ignore_eos,
         chat=work.chat,
@@ -167,14 +196,15 @@ def draft_of(specs: Sequence[RunSpec], techniques: Techniques) -> Draft:
     )
 
 
-def differences(baseline: RunSpec, spec: RunSpec, techniques: Techniques) -> dict[str, Any]:
-    """Settings of `spec` that differ from the baseline's, without those that have no effect there."""
-    idle = _idle(spec, techniques)
-    return {
-        name: _value(spec, name, techniques)
-        for name in setting_labels(techniques)
-        if name not in idle and _value(spec, name, techniques) != _value(baseline, name, techniques)
-    }
+def differences(baseline: RunSpec, spec: RunSpec, world: World) -> dict[str, Any]:
+    """Settings of `spec` that differ from the baseline's, without those that have no effect there or follow from another engine."""
+    known = world.techniques
+    fields = {name: getattr(spec, name) for name in SPEC_FIELDS if getattr(spec, name) != getattr(baseline, name)}
+    whole = baseline.replace(knobs=full_knobs(baseline.knobs, known, world.defaults(baseline)))
+    values, inherited = _values(spec, world), _values(vary(whole, fields, known, world.defaults), world)
+    idle = _idle(values, known)
+    changed = [name for name in setting_labels(known) if name in fields or values[name] != inherited[name]]
+    return {name: values[name] for name in changed if name not in idle}
 
 
 def column_names(specs: Sequence[RunSpec]) -> list[str]:
@@ -183,32 +213,40 @@ def column_names(specs: Sequence[RunSpec]) -> list[str]:
     return [f"{letter}: {spec.label}" if spec.label else letter for letter, spec in zip(letters, specs, strict=True)]
 
 
-def changed_in_words(changes: Mapping[str, Any], baseline: Mapping[str, Any], techniques: Techniques) -> str:
-    """One line for a column: "Precision bf16 instead of fp32"."""
+def changed_in_words(
+    changes: Mapping[str, Any], baseline: Mapping[str, Any], techniques: Techniques, follows: Mapping[str, Any] = NONE
+) -> str:
+    """One line for a column: "Precision bf16 instead of fp32", and what `follows` from another engine or device."""
     known = setting_labels(techniques)
     real = {name: value for name, value in changes.items() if value != baseline.get(name)}
     parts = [f"{known[name]} {_plain(value)} instead of {_plain(baseline.get(name))}" for name, value in real.items()]
+    if follows:
+        parts.append("with it " + ", ".join(f"{known[name]} {_plain(value)}" for name, value in follows.items()))
     return "; ".join(parts) or "Same as the baseline: shows how much two equal runs differ."
 
 
-def _complete(letter: str, spec: RunSpec, techniques: Techniques) -> RunSpec:
+def _complete(letter: str, spec: RunSpec, world: World) -> RunSpec:
     try:
-        return complete(spec, techniques)
+        return complete(spec, world.techniques, world.defaults(spec))
     except Problem as problem:
         raise Problem(problem.kind, f"{letter}: {problem.message}", problem.detail) from None
 
 
-def _idle(spec: RunSpec, techniques: Techniques) -> set[str]:
-    full = {name: spec.knobs.get(name, knob.default) for name, (_, knob) in knob_index(techniques).items()}
+def _idle(full: Mapping[str, Any], techniques: Techniques) -> set[str]:
     return {name for technique in techniques.values() for name in technique.irrelevant(full)}
 
 
-def _value(spec: RunSpec, name: str, techniques: Techniques) -> Any:
-    return getattr(spec, name) if name in SPEC_FIELDS else spec.knobs.get(name, knob_index(techniques)[name][1].default)
+def _values(spec: RunSpec, world: World) -> dict[str, Any]:
+    """Every setting of a spec: all knobs, model, engine, device."""
+    fields = {name: getattr(spec, name) for name in SPEC_FIELDS}
+    return {**full_knobs(spec.knobs, world.techniques, world.defaults(spec)), **fields}
 
 
-def _described(spec: RunSpec, name: str, techniques: Techniques) -> str:
-    value = _value(spec, name, techniques)
+def _differs(name: str, values: Sequence[Mapping[str, Any]]) -> bool:
+    return len({str(one[name]) for one in values}) > 1
+
+
+def _described(name: str, value: Any, techniques: Techniques) -> str:
     return str(value) if name in SPEC_FIELDS else describe(name, value, techniques)
 
 

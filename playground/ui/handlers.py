@@ -23,7 +23,7 @@ from playground.measure.machine import probe
 from playground.results.store import Store
 from playground.run.jobs import Job, Jobs
 from playground.ui import strings
-from playground.ui.fields import World
+from playground.ui.availability import World
 from playground.ui.form import Draft, column_names, labels, specs_of
 from playground.ui.memory import Facts, estimate_html
 from playground.ui.results import Shown
@@ -63,7 +63,7 @@ def submit(app: App, draft: Draft, mine: Sequence[str] = ()) -> Job:
     """
     if any(not job.stop.is_set() for job in not_over(app, mine)):
         raise Problem("user", strings.STILL_GOING)
-    specs = specs_of(draft, app.world.techniques)
+    specs = specs_of(draft, app.world)
     check(app, specs)
     return app.jobs.submit(title_of(specs), specs)
 
@@ -157,7 +157,7 @@ def stored(app: App, job_id: str, row: int) -> Shown:
 def _fresh(app: App, specs: Sequence[RunSpec], row: int) -> Shown:
     known = list(specs)
     if not all(spec.label for spec in known):
-        computed = labels(known, app.world.techniques)
+        computed = labels(known, app.world)
         known = [spec.replace(label=spec.label or label) for spec, label in zip(known, computed, strict=True)]
     names = column_names(known)
     return Shown(start(names), names, row=row)
@@ -166,7 +166,7 @@ def _fresh(app: App, specs: Sequence[RunSpec], row: int) -> Shown:
 def estimate(app: App, draft: Draft) -> str:
     """Memory and speed to expect of what the form says, or what is missing for that."""
     try:
-        specs = specs_of(draft, app.world.techniques)
+        specs = specs_of(draft, app.world)
     except Problem as problem:
         return f'<div class="estimate"><p class="quiet">No memory estimate: {escape(problem.message)}</p></div>'
     names, machine = column_names(specs), probe()

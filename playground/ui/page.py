@@ -9,7 +9,7 @@ Example::
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import gradio as gr
@@ -18,7 +18,7 @@ from playground import presets
 from playground.core.machine import Machine
 from playground.core.places import ASSETS
 from playground.core.problem import Problem
-from playground.core.spec import RunSpec
+from playground.core.spec import RunSpec, Workload
 from playground.engines import engines
 from playground.measure.machine import probe
 from playground.models.catalogue import catalogue
@@ -27,10 +27,11 @@ from playground.run.jobs import Jobs
 from playground.techniques import techniques
 from playground.ui import handlers, strings
 from playground.ui.api import add_api
+from playground.ui.availability import World
 from playground.ui.controls import build_setup
 from playground.ui.device import Strip
-from playground.ui.fields import Form, World, fill, keeping_place, merged, read, refresh, updates
-from playground.ui.form import LETTERS, Draft, draft_of, named_protocol
+from playground.ui.fields import NOWHERE, Form, Props, fill, keeping_place, merged, read, refresh, settled, updates
+from playground.ui.form import LETTERS, Draft, draft_of, moved, named_protocol
 from playground.ui.handlers import App
 from playground.ui.results import Board, Shown, board_values, build_board, status_html
 from playground.ui.text import escape
@@ -96,7 +97,7 @@ def _layout(app: App) -> Page:
         with gr.Column(elem_classes="main", scale=1, min_width=320):
             with gr.Row(elem_classes="section-head"):
                 gr.HTML("<h2>Variants</h2>", apply_default_css=False)
-                count = gr.State(START_COUNT)
+                count, place = gr.State(START_COUNT), gr.State(NOWHERE)
                 remove = gr.Button("Remove B", size="sm", elem_id="remove-variant", visible=False, scale=0, min_width=100)
                 add = gr.Button("Add a variant", size="sm", elem_id="add-variant", scale=0, min_width=120)
             columns = build_variants(app.world.techniques, catalogue(), app.world.engines, app.world.machine)
@@ -110,7 +111,7 @@ def _layout(app: App) -> Page:
     bar = _bar(status_place)
     job = gr.BrowserState("", storage_key="inference-playground-run", secret="inference-playground")
     mine = gr.BrowserState([], storage_key="inference-playground-mine", secret="inference-playground")
-    return Page(Form(setup, columns, count, add, remove), board, bar, job, mine, experiments, about, history, kept)
+    return Page(Form(setup, columns, count, place, add, remove), board, bar, job, mine, experiments, about, history, kept)
 
 
 def _header(app: App) -> None:
@@ -157,8 +158,11 @@ def _wire_form(app: App, page: Page) -> None:
     def draft(values: tuple[Any, ...]) -> Draft:
         return read(dict(zip(keys, values, strict=True)))
 
+    def shown(values: tuple[Any, ...], now: Draft, given: Props | None = None) -> list[Any]:
+        return updates(outputs, merged(given or {}, settled(now, values[keys.index("place")], app.world)))
+
     def refreshed(*values: Any) -> list[Any]:
-        return updates(outputs, refresh(draft(values), app.world))
+        return shown(values, draft(values))
 
     def estimated(*values: Any) -> str:
         return handlers.estimate(app, draft(values))
@@ -166,19 +170,21 @@ def _wire_form(app: App, page: Page) -> None:
     def resized(change: int, *values: Any) -> list[Any]:
         count = max(2, min(len(LETTERS), int(values[keys.index("count")]) + change))
         now = draft(tuple(count if key == "count" else value for key, value in zip(keys, values, strict=True)))
-        return updates(outputs, merged({"count": {"value": count}}, refresh(now, app.world)))
+        return shown(values, now, {"count": {"value": count}})
 
     def from_experiment(name: str, *values: Any) -> list[Any]:
         preset = next(preset for preset in presets.offered() if preset.name == name)
-        now = keeping_place(draft_of(preset.specs, app.world.techniques), draft(values))
-        about = f'<p class="about"><b>What to look for.</b> {escape(" ".join(preset.about.split()))}</p>'
-        return [about, *updates(outputs, merged(fill(now, app.world.techniques), refresh(now, app.world)))]
+        specs, remark = keeping_place(preset.specs, draft(values), app.world)
+        now = draft_of(specs, app.world)
+        about = f'<p class="about"><b>What to look for.</b> {escape(" ".join(preset.about.split()))}</p>{handlers.note_html(remark)}'
+        return [about, *updates(outputs, merged(fill(now, app.world), refresh(now, app.world)))]
 
     def from_workload(name: str, *values: Any) -> list[Any]:
         preset = next(preset for preset in presets.workloads() if preset.name == name)
-        filled = fill(draft_of([RunSpec(workload=preset.workload)], app.world.techniques), app.world.techniques)
-        chosen = ("prompts", "max_new_tokens", "temperature", "seed", "ignore_eos", "chat")
-        return updates(outputs, {key: filled[key] for key in chosen})
+        given = draft_of([RunSpec(workload=preset.workload)], app.world)
+        chosen = {f.name: getattr(given, f.name) for f in fields(Workload)}
+        filled = {name: {"value": value} for name, value in chosen.items()}
+        return shown(values, replace(draft(values), **chosen), filled)
 
     def estimate_after(event: Any) -> None:
         event.then(estimated, sources, form.setup.estimate, **PRIVATE, concurrency_id="estimate", concurrency_limit=4)
@@ -243,10 +249,10 @@ def _wire_run(app: App, page: Page, blocks: gr.Blocks) -> None:
         return handlers.note_html(strings.NOTHING_RUNS if found is None else "" if found == shown else strings.STOPPED_UNSEEN)
 
     def restored(job_id: str, *values: Any) -> list[Any]:
-        specs = handlers.specs_of_run(app, job_id) if job_id else []
-        now = draft_of(specs, app.world.techniques) if specs else read(dict(zip(keys, values, strict=True)))
-        filled = fill(now, app.world.techniques) if specs else {}
-        return [handlers.estimate(app, now), *updates(outputs, merged(filled, refresh(now, app.world)))]
+        specs, given = handlers.specs_of_run(app, job_id) if job_id else [], dict(zip(keys, values, strict=True))
+        now = draft_of(specs, app.world) if specs else read(given)
+        props = merged(fill(now, app.world), refresh(now, app.world)) if specs else settled(now, given["place"], app.world)
+        return [handlers.estimate(app, now if specs else moved(now, given["place"], app.world)), *updates(outputs, props)]
 
     def left(request: gr.Request) -> None:
         app.watchers.pop(str(request.session_hash), None)

@@ -7,6 +7,8 @@ TAGLINE = "Change how a language model runs. See what it costs, and why."
 PROMPTS_INFO = "One prompt a line. ⏎ stands for a line break inside a prompt."
 MODEL_INFO = "Pick one, or type a hub id, a folder, a .gguf file or shape:NAME."
 IGNORE_EOS_INFO = "Go on after the model's end-of-text token, so that all variants generate the same number of tokens."
+TOP_K_INFO = "Draw from this many of the most likely tokens; 0: all."
+TOP_P_INFO = "And of these from the fewest with this share of the probability; 1: all."
 CHAT_INFO = "Put each prompt through the model's chat template, where it has one."
 QUALITY_INFO = "Compare each variant's predictions with the baseline's on a fixed text."
 WARMUPS_INFO = "Passes before the clock starts."
@@ -51,6 +53,7 @@ PHASES = {
     "ceilings": "Measuring what this machine can do at best",
     "prepare": "Preparing the input",
     "evidence": "Checking that every setting took effect",
+    "compile": "Compiling the decode step",
     "warmup": "Warming up",
     "timed": "Measuring",
     "energy": "Measuring energy",

@@ -148,6 +148,28 @@ def test_a_number_that_cannot_be_is_refused_in_words(scripted: Scripted, field: 
     expect(page.locator("#message [role=alert]")).to_contain_text(sentence)
 
 
+def test_top_k_and_top_p_come_alive_with_a_temperature_and_go_with_the_run(scripted: Scripted) -> None:
+    page = scripted("step_ms=2")
+    page.get_by_role("button", name="Sampling, end of text, chat template").click()
+    expect(page.locator("#top-k input")).to_be_disabled()
+    expect(page.locator("#top-k")).to_contain_text("Not used here: at temperature 0 the most likely token is always taken.")
+    set_number(page, "temperature", 0.8)
+    expect(page.locator("#top-k input")).to_be_enabled()
+    set_number(page, "top-k", 40)
+    set_number(page, "top-p", 2)
+    run(page)
+    expect(page.locator("#message [role=alert]")).to_contain_text("top_p must be above 0 and at most 1")
+    set_number(page, "top-p", 0.9)
+    set_number(page, "max-new-tokens", 4)
+    run(page)
+    wait_done(page)
+    page.reload()
+    wait_usable(page)
+    page.get_by_role("button", name="Sampling, end of text, chat template").click()
+    for field, value in (("temperature", "0.8"), ("top-k", "40"), ("top-p", "0.9")):
+        expect(page.locator(f"#{field} input")).to_have_value(value)
+
+
 def test_two_visitors_run_at_once_and_the_second_sees_its_place(scripted: Scripted) -> None:
     first, second = scripted("step_ms=40"), scripted("step_ms=5")
     for page in (first, second):

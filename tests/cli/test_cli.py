@@ -11,6 +11,10 @@ from typing import Any
 
 import pytest
 
+from playground.cli import parser, wanted
+from playground.engines import engines
+from playground.engines.fake import FakeEngine
+
 ROOT = Path(__file__).resolve().parents[2]
 FAKE = ("--engine", "fake", "--model", "script:step_ms=1", "--max-new-tokens", "6", "--repeats", "2", "--quiet")
 
@@ -54,6 +58,16 @@ def test_several_variants_give_a_list_with_the_baseline_first(tmp_path: Path) ->
     assert [result["spec"]["knobs"]["batch_size"] for result in data["results"]] == [1, 2, 1]
 
 
+def test_the_flags_of_sampling_reach_the_run_and_a_greedy_one_drops_those_of_its_file(tmp_path: Path) -> None:
+    flags = ("--temperature", "0.8", "--top-k", "40", "--top-p", "0.9", "--seed", "3")
+    result = run_json(tmp_path / "a.json", *FAKE, *flags)
+    work = result["spec"]["workload"]
+    assert (work["temperature"], work["top_k"], work["top_p"], work["seed"]) == (0.8, 40, 0.9, 3)
+    (tmp_path / "drawn.json").write_text(json.dumps(result["spec"]))
+    work = run_json(tmp_path / "b.json", str(tmp_path / "drawn.json"), "--temperature", "0", "--quiet")["spec"]["workload"]
+    assert (work["temperature"], work["top_k"], work["top_p"], work["seed"]) == (0, 0, 1, 3)
+
+
 def test_json_on_stdout_is_json_alone() -> None:
     done = playground("run", *FAKE, "--json", "-")
     assert json.loads(done.stdout)["status"] == "done"
@@ -78,6 +92,9 @@ def test_a_failed_run_exits_with_one_and_names_its_kind(tmp_path: Path) -> None:
         (("--variant", "quantization=int8"), "Set precision to fp16"),
         (("--max-new-tokens", "0"), "max_new_tokens must be a whole number from 1"),
         (("--max-new-tokens", "-3"), "max_new_tokens must be a whole number from 1"),
+        (("--top-k", "5"), "top_k=5 has no effect here: at temperature 0"),
+        (("--top-k", "5", "--temperature", "0"), "top_k=5 has no effect here: at temperature 0"),
+        (("--temperature", "1", "--top-p", "0"), "top_p must be above 0 and at most 1"),
         (("--repeats", "0"), "repeats must be a whole number from 1"),
         (("--prompt", " "), "Prompt 1 is empty"),
         (("--engine", "transformer"), "did you mean 'transformers'"),
@@ -161,3 +178,21 @@ def test_a_real_tiny_model_runs_two_variants_with_evidence(tmp_path: Path) -> No
     assert "are Linear4bit (nf4" in second["evidence"]["quantization"]
     assert second["metrics"]["weights_bytes"]["value"] < first["metrics"]["weights_bytes"]["value"]
     assert "random" in second["metrics"]["kld_mean"]["reason"]
+
+
+def test_a_variant_with_another_engine_keeps_what_was_set_and_takes_its_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Fixed(FakeEngine):
+        @classmethod
+        def defaults(cls, device: str) -> dict[str, str]:
+            return {"kv_cache": "static"}
+
+    monkeypatch.setitem(engines(), "fixed", Fixed)
+    given = ["run", "--engine", "fake", "--set", "kv_cache=dynamic", "--set", "batch_size=2"]
+    variants = ["--variant", "engine=fixed", "--variant", "engine=fixed,kv_cache=off"]
+    specs = wanted(parser().parse_args([*given, *variants])).specs
+    assert [(spec.engine, spec.knobs["kv_cache"], spec.knobs["batch_size"]) for spec in specs] == [
+        ("fake", "dynamic", 2),
+        ("fixed", "static", 2),
+        ("fixed", "off", 2),
+    ]
+    assert [spec.label for spec in specs] == ["baseline", "fixed", "fixed, KV cache off"]

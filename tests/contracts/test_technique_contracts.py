@@ -6,24 +6,31 @@ from typing import Any
 
 import pytest
 
-from playground.core.engine import Batch
+from playground.core.engine import Batch, Engine
 from playground.core.knobs import Choice, Range
-from playground.core.plan import Plan, complete, knob_index, load_key, ordered, plan_for
+from playground.core.plan import Plan, complete, full_knobs, knob_index, load_key, ordered, plan_for
 from playground.core.problem import Problem
 from playground.core.spec import RunSpec
 from playground.core.technique import Footprint, Technique
-from playground.engines import engine_class, engines
+from playground.engines import engines
 from playground.measure.machine import probe
 from playground.measure.metrics import METRICS
 from playground.techniques import techniques
 
 ALL = ordered(techniques())
-CASES = [pytest.param(t, dict(case), id=f"{t.name}-{'-'.join(map(str, case.values()))}") for t in ALL for case in t.cases]
+REAL = [engine for engine in engines().values() if not engine.any_technique]
+CASES = [
+    pytest.param(engine, technique, dict(case), id=f"{engine.name}-{technique.name}-{'-'.join(map(str, case.values()))}")
+    for engine in REAL
+    for technique in ALL
+    if engine.supports(technique)
+    for case in technique.cases
+]
 
 
-def tiny_plan(knobs: dict[str, Any]) -> Plan:
-    spec = RunSpec(model="shape:tiny", device="cpu", knobs={"precision": "fp32", **knobs})
-    return plan_for(spec, techniques(), engine_class("transformers"), probe())
+def tiny_plan(engine: type[Engine], knobs: dict[str, Any]) -> Plan:
+    spec = RunSpec(model="shape:tiny", engine=engine.name, device="cpu", knobs={"precision": "fp32", **knobs})
+    return plan_for(spec, techniques(), engine, probe())
 
 
 @pytest.mark.parametrize("technique", ALL, ids=lambda t: t.name)
@@ -40,10 +47,10 @@ def test_a_technique_and_its_knobs_are_explained_in_sentences(technique: Techniq
 
 @pytest.mark.parametrize("technique", ALL, ids=lambda t: t.name)
 def test_a_technique_proves_itself_in_every_engine_that_supports_it(technique: Technique) -> None:
-    supporting = [name for name in engines() if technique.hook("for", name)]
+    supporting = [engine for engine in REAL if engine.supports(technique)]
     assert supporting
-    for name in supporting:
-        assert technique.hook("evidence_for", name), f"{technique.name} has no evidence for the engine {name}"
+    for engine in supporting:
+        assert engine.method(technique, "evidence_for"), f"{technique.name} has no evidence for the engine {engine.name}"
 
 
 @pytest.mark.parametrize("technique", ALL, ids=lambda t: t.name)
@@ -84,10 +91,17 @@ def test_a_technique_expects_something_of_each_pair_of_its_options(technique: Te
             assert bool(effects) == (option != before)
 
 
-@pytest.mark.parametrize(("technique", "case"), CASES)
-def test_a_case_runs_on_a_tiny_model_and_its_evidence_holds(technique: Technique, case: dict[str, Any]) -> None:
-    plan = tiny_plan(case)
-    engine = engine_class("transformers")()
+@pytest.mark.parametrize(("kind", "technique", "case"), CASES)
+def test_a_case_runs_on_a_tiny_model_and_its_evidence_holds(kind: type[Engine], technique: Technique, case: dict[str, Any]) -> None:
+    refuses = kind.method(technique, "refuses")
+    if refuses and (reason := refuses(full_knobs(case, techniques(), kind.defaults("cpu")), "cpu")):
+        assert reason.endswith(".")
+        with pytest.raises(Problem) as caught:
+            tiny_plan(kind, case)
+        assert (caught.value.kind, caught.value.message) == ("unsupported", f"{technique.title}: {reason}")
+        pytest.skip(reason)
+    plan = tiny_plan(kind, case)
+    engine = kind()
     engine.load(plan, lambda event: None)
     engine.setup(plan)
     rows = tuple((7, 8, 9, 10)[: 2 + row % 3] for row in range(int(plan.spec.knobs["batch_size"])))
@@ -100,16 +114,18 @@ def test_a_case_runs_on_a_tiny_model_and_its_evidence_holds(technique: Technique
     engine.close()
 
 
-def test_evidence_fails_when_the_model_is_not_what_was_asked_for() -> None:
-    engine = engine_class("transformers")()
-    plan = tiny_plan({})
+@pytest.mark.parametrize("kind", REAL, ids=lambda kind: kind.name)
+def test_evidence_fails_when_the_model_is_not_what_was_asked_for(kind: type[Engine]) -> None:
+    engine = kind()
+    plan = tiny_plan(kind, {})
     engine.load(plan, lambda event: None)
     engine.setup(plan)
     list(engine.generate(Batch(((7, 8),), 3)))
-    asked = {"precision": "bf16", "quantization": "nf4", "kv_cache": "static", "attention": "eager", "batch_size": 2}
-    wrong = complete(RunSpec(knobs=asked), techniques())
+    has = plan.spec.knobs
+    wrong = {"precision": "bf16", "quantization": "nf4", "attention": "eager", "batch_size": 2, "weight_only": "int8", "fusion": "compile"}
+    wrong |= {"kv_cache": "static" if has["kv_cache"] == "dynamic" else "off"}
     for technique in plan.techniques:
-        finding = technique.hook("evidence_for", "transformers")(wrong.knobs, engine)
+        finding = engine.method(technique, "evidence_for")({**has, **wrong}, engine)
         assert not finding.ok, f"{technique.name} found proof of something that is not there: {finding.text}"
 
 

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from playground.core.engine import Engine
 from playground.core.problem import Problem
+from playground.engines import engines
 from playground.models.recording import recordings
 from playground.presets import experiment, experiments, specs_from
 
@@ -78,3 +80,16 @@ def test_a_file_with_both_forms_is_named(tmp_path: Path) -> None:
     path = tmp_path / "mine.json"
     path.write_text('{"variants": [{"model": "shape:tiny"}], "protocol": {"repeats": 1}}')
     assert missing(str(path)).startswith("mine.json: the experiment: beside variants there is no setting 'protocol'")
+
+
+def test_a_variant_with_another_engine_takes_that_engines_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Fixed(Engine):
+        @classmethod
+        def defaults(cls, device: str) -> dict[str, str]:
+            return {"kv_cache": "static"}
+
+    monkeypatch.setitem(engines(), "fixed", Fixed)
+    there = {"baseline": {"knobs": {"kv_cache": "dynamic", "precision": "fp32"}}, "variant": [{"engine": "fixed"}]}
+    assert [spec.knobs for spec in specs_from(there)] == [{"kv_cache": "dynamic", "precision": "fp32"}, {"precision": "fp32"}]
+    back = {"baseline": {"engine": "fixed", "knobs": {"kv_cache": "dynamic"}}, "variant": [{"engine": "transformers"}]}
+    assert [spec.knobs for spec in specs_from(back)] == [{"kv_cache": "dynamic"}] * 2

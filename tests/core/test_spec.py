@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import tomllib
 from typing import Any
 
@@ -32,6 +34,26 @@ def test_the_fingerprint_ignores_the_label_and_nothing_else() -> None:
         spec.replace(knobs={"a": 1}),
     ):
         assert other.fingerprint() != spec.fingerprint()
+
+
+def test_a_draw_may_be_narrowed_and_survives_json_and_toml() -> None:
+    text = 'model = "shape:tiny"\nworkload = { temperature = 0.8, top_k = 40, top_p = 0.9 }'
+    spec = RunSpec.from_dict(tomllib.loads(text))
+    assert spec.workload == Workload(temperature=0.8, top_k=40, top_p=0.9)
+    assert RunSpec.from_dict(spec.to_dict()) == spec
+    assert RunSpec.from_dict({"workload": {"temperature": 0.8, "top_p": 1}}).workload == Workload(temperature=0.8)
+
+
+def test_top_k_and_top_p_make_another_measurement_and_their_defaults_the_one_of_before_there_were_such_settings() -> None:
+    drawn = Workload(temperature=0.8)
+    kinds = [drawn, Workload(temperature=0.8, top_k=40), Workload(temperature=0.8, top_p=0.9)]
+    assert len({RunSpec(workload=work).fingerprint() for work in kinds}) == 3
+    data = RunSpec(workload=drawn).to_dict()
+    assert (data["workload"].pop("top_k"), data["workload"].pop("top_p")) == (0, 1.0)
+    old = {**data, "protocol": {name: value for name, value in data["protocol"].items() if name != "price_per_hour"}}
+    del old["label"]
+    by_hand = hashlib.sha256(json.dumps(old, sort_keys=True).encode()).hexdigest()[:16]
+    assert RunSpec.from_dict(data).fingerprint() == RunSpec(workload=drawn).fingerprint() == by_hand
 
 
 def test_the_price_of_a_machine_does_not_make_another_measurement() -> None:
@@ -66,6 +88,17 @@ def test_the_named_protocols_are_what_the_page_promises() -> None:
         ({"workload": {"temperature": -1}}, "temperature must be from 0"),
         ({"workload": {"temperature": float("nan")}}, "temperature must be from 0"),
         ({"workload": {"seed": -1}}, "seed must be a whole number"),
+        ({"workload": {"temperature": 1, "top_k": -1}}, "top_k must be a whole number from 0"),
+        ({"workload": {"temperature": 1, "top_k": 1.5}}, "top_k must be a whole number from 0"),
+        ({"workload": {"temperature": 1, "top_k": True}}, "top_k must be a whole number from 0"),
+        ({"workload": {"temperature": 1, "top_k": 10**400}}, "top_k must be a whole number from 0"),
+        ({"workload": {"temperature": 1, "top_p": 0}}, "top_p must be above 0 and at most 1"),
+        ({"workload": {"temperature": 1, "top_p": 1.01}}, "top_p must be above 0 and at most 1"),
+        ({"workload": {"temperature": 1, "top_p": float("nan")}}, "top_p must be above 0 and at most 1"),
+        ({"workload": {"temperature": 1, "top_p": "0.9"}}, "top_p must be a number, got '0.9'"),
+        ({"workload": {"temperature": 1, "top_p": True}}, "top_p must be a number, got True"),
+        ({"workload": {"top_k": 40}}, "top_k=40 has no effect here: at temperature 0 the most likely token is always taken"),
+        ({"workload": {"top_p": 0.9}}, "top_p=0.9 has no effect here: .* Set a temperature above 0"),
         ({"workload": {"ignore_eos": "yes"}}, "ignore_eos must be true or false"),
         ({"workload": {"max_tokens": 5}}, "did you mean 'max_new_tokens'"),
         ({"protocol": {"repeats": 0}}, "repeats must be a whole number from 1"),

@@ -125,6 +125,18 @@ def test_sampling_repeats_with_its_seed_and_changes_with_another(tiny: Any) -> N
     assert sample(1) != sample(2)
 
 
+def test_a_draw_from_one_token_is_the_greedy_text_and_from_few_another_that_repeats(tiny: Any) -> None:
+    tiny.setup(plan("shape:tiny", precision="fp32"))
+
+    def text(**sampling: Any) -> list[int]:
+        return [tick.tokens[0][0] for tick in tiny.generate(Batch(((1, 2, 3),), 16, **sampling))]
+
+    assert text(temperature=5.0, top_k=1) == text(temperature=5.0, top_p=1e-9) == text()
+    few = text(temperature=5.0, seed=1, top_k=3)
+    assert few == text(temperature=5.0, seed=1, top_k=3) != text()
+    assert few != text(temperature=5.0, seed=1)
+
+
 def test_a_static_cache_is_kept_between_passes_of_one_shape_and_starts_empty(tiny: Any) -> None:
     tiny.setup(plan("shape:tiny", precision="fp32", kv_cache="static"))
     batch = Batch(((1, 2, 3),), 8)

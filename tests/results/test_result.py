@@ -1,8 +1,10 @@
 """The result document: its schema, its endings, and what it compares."""
 
+import dataclasses
 import json
 
 import pytest
+from whole_runs import run
 
 from playground.core.events import BatchEnd, BatchStart, Cancelled, Departure, Done, Evidence, Failed, Loaded, Output, Tick
 from playground.core.spec import RunSpec
@@ -91,3 +93,12 @@ def test_a_recorded_experiment_has_documents_that_explain_as_far_as_it_goes(name
         assert {entry["outcome"] for entry in document["expectations"]} & {"as expected", "opposite", "no difference"}
         for memory in ("weights_bytes", "kv_cache_bytes"):
             assert abs(document["prediction"][memory]["error"]) < 0.05
+
+
+def test_what_the_engine_changed_of_the_footprint_counts_wherever_the_run_is_read():
+    spec, seen = run("bf16", step_ms=10)
+    loaded = dataclasses.replace(seen[0], model={**seen[0].model, "footprint": {"kv_bits": 8.0, "a_field_of_another_version": 1}})
+    # keys and values of 16 layers x 8 heads x 64 for 46 + 16 tokens, in 16 and in 8 bits
+    for first, expected in ((seen[0], 62 * 2 * 16 * 8 * 64 * 2), (loaded, 62 * 2 * 16 * 8 * 64)):
+        document = result(spec.replace(engine="replay"), [first, *seen[1:]])
+        assert document["prediction"]["kv_cache_bytes"]["predicted"] == expected

@@ -120,6 +120,17 @@ def test_only_the_first_pass_streams_text_and_only_of_its_first_eight_rows(scrip
     assert len(texts) == 24
 
 
+def test_the_engine_is_told_how_to_draw(script):
+    class Listening(FakeEngine):
+        def generate(self, batch):
+            told.add((batch.temperature, batch.seed, batch.top_k, batch.top_p))
+            return super().generate(batch)
+
+    told = set()
+    run(script(temperature=0.8, seed=3, top_k=40, top_p=0.9, repeats=1), Listening())
+    assert told == {(0.8, 3, 40, 0.9)}
+
+
 def test_every_pass_repeats_the_same_tokens_and_another_seed_gives_others(script):
     def tokens(seed):
         ticks = of(Tick, run(script(temperature=1.0, seed=seed, warmups=1, repeats=1, max_new_tokens=12)))
@@ -403,3 +414,16 @@ def test_the_resident_peak_sees_a_short_use_and_can_be_forgotten():
     give_back()
     assert reset_peak()
     assert resident()["peak_rss_bytes"] < seen - 50_000_000
+
+
+def test_what_the_engine_changes_of_the_footprint_is_kept_with_the_run(script):
+    class Packed(FakeEngine):
+        @classmethod
+        def footprint(cls, knobs, device, footprint):
+            return dataclasses.replace(footprint, kv_bits=8.0, captured=device == "cuda", rows=footprint.rows)
+
+    def kept(engine):
+        return of(Loaded, run(script(device="cpu", knobs={"batch_size": 2}), engine))[0].model["footprint"]
+
+    assert kept(Packed()) == {"kv_bits": 8.0}
+    assert kept(FakeEngine()) == {}

@@ -1,10 +1,15 @@
 """What is said of a run before anything is loaded."""
 
+from dataclasses import replace
+
 import pytest
 
+from playground.core.engine import Engine
 from playground.core.events import Ceilings
+from playground.core.machine import Machine
 from playground.core.plan import complete
 from playground.core.spec import RunSpec, Workload
+from playground.engines import engines
 from playground.models.model import ModelFacts
 from playground.run.forecast import estimate_of, prediction_of
 from playground.techniques import techniques
@@ -16,6 +21,7 @@ FACTS = ModelFacts(
         "num_key_value_heads": 8, "head_dim": 64, "vocab_size": 128256, "tie_word_embeddings": True,
     },
 )  # fmt: skip
+CPU = Machine("host", "cpu", 2, 8, 4)
 CEILINGS = Ceilings(0, "a GPU", "cuda", "bfloat16", 1e12, 1e15, 1e-7, "2026-01-01T00:00:00+00:00")
 
 
@@ -29,7 +35,7 @@ def test_speed_and_memory_are_predicted_before_the_run():
     assert found.decode_bound == "memory"
     assert found.step_s == pytest.approx(2.4716e-3, rel=0.01)
     assert found.output_tokens_per_s == pytest.approx(32 / (found.ttft_s + 31 * found.step_s))
-    estimated = estimate_of(spec(), FACTS, techniques())
+    estimated = estimate_of(spec(), FACTS, techniques(), CPU)
     assert (found.weights_bytes, found.kv_cache_bytes) == (estimated.weights_bytes, estimated.kv_cache_bytes)
 
 
@@ -42,3 +48,16 @@ def test_nothing_is_predicted_of_an_unknown_model_or_device():
     assert prediction_of(spec(), None, techniques(), CEILINGS) is None
     assert prediction_of(spec(), FACTS, techniques(), None) is None
     assert prediction_of(spec(), ModelFacts("odd", "hub", {"hidden_size": 8}), techniques(), CEILINGS) is None
+
+
+def test_the_engine_has_its_say_on_the_device_that_is_meant(monkeypatch):
+    class Packed(Engine):
+        @classmethod
+        def footprint(cls, knobs, device, footprint):
+            return replace(footprint, kv_bits=8.0) if device == "cuda" else footprint
+
+    monkeypatch.setitem(engines(), "packed", Packed)
+    one, plain = spec().replace(engine="packed"), prediction_of(spec(), FACTS, techniques(), CEILINGS)
+    assert prediction_of(one, FACTS, techniques(), CEILINGS).kv_cache_bytes == plain.kv_cache_bytes / 2
+    assert estimate_of(one, FACTS, techniques(), CPU).kv_cache_bytes == plain.kv_cache_bytes
+    assert estimate_of(one, FACTS, techniques(), replace(CPU, device="cuda")).kv_cache_bytes == plain.kv_cache_bytes / 2

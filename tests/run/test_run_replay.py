@@ -11,7 +11,7 @@ import pytest
 from playground.core.events import BatchEnd, BatchStart, Cancelled, Done, Failed, Gauge, Progress, Tick
 from playground.core.problem import Problem
 from playground.core.spec import RunSpec, Workload
-from playground.engines.replay import specs_of
+from playground.engines.replay import ReplayEngine, specs_of
 from playground.models import recording as recording_module
 from playground.models.recording import find, read, recordings, write
 from playground.results.result import result
@@ -105,6 +105,17 @@ def test_replay_specs_show_what_was_recorded(recorded):
     assert [spec.knobs for spec in replayed] == [spec.knobs for spec in specs]
     assert [spec.workload for spec in replayed] == [spec.workload for spec in specs]
     assert replayed[1].model == f"recording:{path}#1?speed=2"
+
+
+def test_a_recording_from_before_top_k_and_top_p_is_one_that_leaves_nothing_out(tmp_path):
+    old = RunSpec(workload=Workload(("one",), temperature=0.5)).to_dict()
+    del old["workload"]["top_k"], old["workload"]["top_p"]
+    write(tmp_path / "old.jsonl.gz", {**HEADER, "specs": [old]}, [[]])
+    spec = specs_of(read(tmp_path / "old.jsonl.gz"))[0]
+    assert spec.workload == Workload(("one",), temperature=0.5, top_k=0, top_p=1.0)
+    assert ReplayEngine.adopt(spec).workload == spec.workload
+    with pytest.raises(Problem, match="A recording keeps its prompts and lengths"):
+        ReplayEngine.adopt(spec.replace(workload=Workload(("one",), temperature=0.5, top_k=5)))
 
 
 def made(tmp_path, events):

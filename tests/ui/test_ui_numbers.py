@@ -20,10 +20,11 @@ from playground.results.numbers import floor_of, interval, shown, spread_about, 
 from playground.results.store import Store
 from playground.run.jobs import Jobs
 from playground.techniques import techniques
+from playground.ui.availability import World
 from playground.ui.columns import column_html
 from playground.ui.difference import departure_html, difference_html
 from playground.ui.explained import error_words, expectations_html, predictions_html
-from playground.ui.fields import World, fill, refresh
+from playground.ui.fields import fill, refresh
 from playground.ui.form import Draft, draft_of, named_protocol, protocol_name, specs_of
 from playground.ui.handlers import App, estimate, remeasure
 from playground.ui.provenance import configuration_html, provenance_html
@@ -35,6 +36,7 @@ from playground.ui.view import View, fold, start
 
 EVIL = "<script>alert(1)</script>"
 MACHINE = Machine("host", "cpu", 2, 16 * 10**9, 8 * 10**9, no_cuda="no driver", packages={"torch": "2.13"})
+WORLD = World(techniques(), engines(), MACHINE)
 LLAMA = {
     "model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
     "num_key_value_heads": 2, "head_dim": 16, "vocab_size": 1000, "max_position_embeddings": 128,
@@ -68,22 +70,22 @@ def test_a_protocol_has_the_name_whose_numbers_it_has_and_custom_otherwise() -> 
     for name in PROTOCOLS:
         draft = replace(Draft(), **named_protocol(name))
         assert protocol_name(draft) == name
-        assert specs_of(draft, techniques())[0].protocol == PROTOCOLS[name]
+        assert specs_of(draft, WORLD)[0].protocol == PROTOCOLS[name]
     assert protocol_name(Draft()) == "quick"
     assert protocol_name(Draft(repeats=4)) == "custom"
     assert protocol_name(Draft(quality=False, energy=False, price_per_hour=2.5)) == "quick"
     assert named_protocol("custom") == {}
-    careful = refresh(replace(Draft(), **named_protocol("careful")), World(techniques(), engines(), MACHINE))
+    careful = refresh(replace(Draft(), **named_protocol("careful")), WORLD)
     assert careful["protocol"]["value"] == "careful"
 
 
 def test_every_setting_of_the_protocol_survives_the_form() -> None:
     wanted = Protocol(4, 6, 2, False, False, "full", "A text of my own.", False, 1.25)
-    draft = draft_of([complete(RunSpec(protocol=wanted), techniques())], techniques())
-    assert specs_of(draft, techniques())[0].protocol == wanted
-    assert fill(draft, techniques())["price_per_hour"]["value"] == 1.25
-    assert specs_of(Draft(price_per_hour=None), techniques())[0].protocol.price_per_hour == 0.0
-    assert draft_of([RunSpec()], techniques()).price_per_hour is None
+    draft = draft_of([complete(RunSpec(protocol=wanted), techniques())], WORLD)
+    assert specs_of(draft, WORLD)[0].protocol == wanted
+    assert fill(draft, WORLD)["price_per_hour"]["value"] == 1.25
+    assert specs_of(Draft(price_per_hour=None), WORLD)[0].protocol.price_per_hour == 0.0
+    assert draft_of([RunSpec()], WORLD).price_per_hour is None
 
 
 def test_a_protocol_that_cannot_be_is_refused_in_words() -> None:
@@ -93,7 +95,7 @@ def test_a_protocol_that_cannot_be_is_refused_in_words() -> None:
         ({"rounds": None}, "Rounds must be a whole number, got nothing"),
     ):
         with pytest.raises(Problem, match=sentence):
-            specs_of(Draft(**changes), techniques())
+            specs_of(Draft(**changes), WORLD)
 
 
 def test_dollars_rates_and_spreads_are_written_for_people() -> None:
@@ -317,7 +319,7 @@ def test_nothing_is_said_of_speed_where_the_model_is_not_known_or_recorded() -> 
 def test_measuring_again_forgets_what_was_measured_and_says_so(tmp_path: Path) -> None:
     store = Store(tmp_path / "results.sqlite")
     store.keep_ceilings(limits(complete(RunSpec(knobs={"precision": "fp32"}), techniques())))
-    app = App(Jobs(store), store, World(techniques(), engines(), MACHINE))
+    app = App(Jobs(store), store, WORLD)
     assert "the next run measures them again" in remeasure(app)
     assert store.ceilings() == {}
     assert "Memory before loading" in estimate(app, Draft(model="shape:tiny"))

@@ -1,0 +1,291 @@
+"""The fast engine: a static KV cache and one CUDA graph for the decode step, around the model that transformers loaded.
+
+A step is captured once for each number of rows, size of cache and way of sampling, and replayed: the host launches one graph a token in
+place of a thousand kernels, and reads tokens one step behind, so that the GPU never waits for it. Rows are padded on the right: each
+begins at position 0, a causal prompt then needs no mask, and a row's padding is overwritten as it grows. On a CPU the same step runs
+uncaptured. Example::
+
+    engine = GraphEngine(); engine.load(plan, emit); engine.setup(plan)
+    for tick in engine.generate(Batch(((1, 2, 3), (4,)), max_new_tokens=8)): print(tick.tokens)
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
+
+from playground.core.engine import Batch, Emit
+from playground.core.events import Profile, Tick
+from playground.core.knobs import KnobValue
+from playground.core.places import home
+from playground.core.plan import Plan
+from playground.core.problem import Problem
+from playground.core.technique import Footprint, Knobs
+from playground.engines import sampling
+from playground.engines.transformers import TransformersEngine
+from playground.measure.buckets import bucket
+
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "smollm3")  # what the tests hold to transformers' own output
+
+
+class GraphEngine(TransformersEngine):
+    """transformers' model, each layer its own code, in a step that is captured and replayed."""
+
+    name = "graph"
+    title = "graph"
+    about = "A static KV cache and one CUDA graph for each decode step, with fused kernels: what the hardware can do."
+    hooks: ClassVar[tuple[str, ...]] = ("transformers",)
+
+    compiled = False  # whether the compiled layer has run
+    keeps_cache = True
+
+    @classmethod
+    def defaults(cls, device: str) -> Mapping[str, KnobValue]:
+        """What this engine is for: a fixed cache, and on a GPU its own attention and fused layers."""
+        on_gpu = {"attention": "split_kv", "fusion": "compile"} if device == "cuda" else {}
+        return {"kv_cache": "static", **on_gpu}
+
+    @classmethod
+    def footprint(cls, knobs: Knobs, device: str, footprint: Footprint) -> Footprint:
+        """A cache comes in buckets, and on a GPU a step with one is captured."""
+        kept = footprint.kv_share > 0
+        return replace(footprint, kv_bucketed=kept, captured=kept and device == "cuda")
+
+    def admit(self, config: Mapping[str, Any]) -> None:
+        """Only families whose layers this engine has been held to; raises Problem("unsupported")."""
+        kind = config.get("model_type")
+        if kind not in FAMILIES:
+            families = ", ".join(FAMILIES)
+            raise Problem("unsupported", f"The engine graph runs the families {families}, not {kind}. Choose the engine transformers.")
+        sliding = "sliding_attention" in (config.get("layer_types") or ()) or config.get("use_sliding_window")
+        if sliding or (kind == "mistral" and config.get("sliding_window", True)):  # a config that leaves it out has one
+            window = "Layers of this model see a sliding window, which the engine graph does not have."
+            raise Problem("unsupported", f"{window} Choose the engine transformers.")
+
+    def load(self, plan: Plan, emit: Emit) -> Mapping[str, Any]:
+        """As the transformers engine, then layers are joined, packed and wrapped."""
+        import torch
+
+        _keep_compiled()
+        from playground.engines.decode import attention
+        from playground.engines.decode.layers import Layers
+        from playground.engines.decode.linear import install
+
+        attention.register()
+        facts = super().load(plan, emit)
+        started = time.perf_counter()
+        fused = self.options.fusion == "compile"
+        with torch.inference_mode():
+            install(self.model, join=fused, kind=self.options.weight_only)
+            self.layers = Layers(self.model, fused)
+            if fused and "quantization_config" in self.options.load:  # bitsandbytes' layers change at first use: before they are compiled
+                self.model(torch.zeros(1, 1, dtype=torch.long, device=plan.device), use_cache=False)
+        self._synchronize()
+        self.steps: dict[tuple[Any, ...], Any] = {}
+        self.stale: set[tuple[Any, ...]] = set()
+        self.pool: Any = None
+        return {**facts, "load_s": facts["load_s"] + time.perf_counter() - started}
+
+    def setup(self, plan: Plan) -> None:
+        """The steps of earlier runs are kept until one of another shape is wanted."""
+        super().setup(plan)
+        self.keeps_cache = plan.spec.knobs["kv_cache"] != "off"
+        if not self.keeps_cache:
+            self.steps.clear()
+        self.stale = set(self.steps)
+
+    def compiles(self, plan: Plan) -> bool:
+        """A captured step needs a cache at a fixed address."""
+        return self.keeps_cache
+
+    def compile(self, batch: Batch) -> float | None:
+        """Compile and capture the step for batches of this shape."""
+        import torch
+
+        if self._key(batch) in self.steps:
+            return None
+        started = time.perf_counter()
+        with torch.inference_mode():
+            self._step(batch)
+        self._synchronize()
+        return time.perf_counter() - started
+
+    def generate(self, batch: Batch) -> Generator[Tick, None, None]:
+        """A prompt's pass, then steps: on a GPU each is launched before the tokens of the one before are read."""
+        import torch
+
+        if not self.keeps_cache:
+            yield from self._again(batch)
+            return
+        eos = () if batch.ignore_eos else tuple(sorted(self.tokenizer.eos_ids))
+        with torch.inference_mode():
+            step = self._step(batch)
+            step.sampler.set(batch)
+            ids, lengths = self._right_padded(batch)
+            chosen = step.sampler.choose(self._logits(ids, lengths, past_key_values=step.cache.prompt()))
+            tokens = chosen.tolist()
+            now = time.perf_counter_ns()
+            step.begin(chosen, lengths, eos)
+        yield Tick(now, tuple((token,) for token in tokens))
+        self.last_step_tokens = 1 if batch.max_new_tokens > 1 else None
+        ended = [token in eos for token in tokens]
+        flights: deque[Any] = deque()
+        ahead = 1 if self.options.device == "cuda" else 0
+        left = batch.max_new_tokens - 1
+        while (left or flights) and not all(ended):
+            while left and len(flights) <= ahead:
+                with torch.inference_mode():
+                    flights.append(step.launch())
+                left -= 1
+            stamp, tokens = flights.popleft().land()
+            yield Tick(stamp, tuple(() if done else (token,) for token, done in zip(tokens, ended, strict=True)))
+            ended = [done or token in eos for done, token in zip(ended, tokens, strict=True)]
+
+    def _again(self, batch: Batch) -> Generator[Tick, None, None]:
+        """Without a cache every step runs the whole text, whose length changes: nothing of it can be captured."""
+        import torch
+
+        from playground.engines.decode.step import Sampler
+
+        eos = frozenset() if batch.ignore_eos else self.tokenizer.eos_ids
+        sampler = Sampler(sampling.kind_of(batch), self.options.device)
+        sampler.set(batch)
+        ids, lengths = self._right_padded(batch)
+        longest, rows = ids.shape[1], torch.arange(ids.shape[0], device=ids.device)
+        ids = torch.nn.functional.pad(ids, (0, batch.max_new_tokens))
+        ended = [False] * len(batch.token_ids)
+        self.cache = None
+        for number in range(batch.max_new_tokens):
+            with torch.inference_mode():
+                chosen = sampler.choose(self._logits(ids[:, : longest + number], lengths + number, use_cache=False))
+                ids[rows, lengths + number] = chosen
+                tokens = chosen.tolist()
+            self.last_step_tokens = longest + number if number else None
+            yield Tick(time.perf_counter_ns(), tuple(() if done else (token,) for token, done in zip(tokens, ended, strict=True)))
+            ended = [done or token in eos for done, token in zip(ended, tokens, strict=True)]
+            if all(ended):
+                break
+
+    def _logits(self, ids: Any, lengths: Any, **options: Any) -> Any:
+        """Logits [rows, vocabulary] after the last token of each row of `ids` [rows, tokens], padded on the right."""
+        import torch
+
+        hidden = self.model.get_decoder()(input_ids=ids, position_ids=torch.arange(ids.shape[1], device=ids.device)[None], **options)
+        last = hidden.last_hidden_state[torch.arange(ids.shape[0], device=ids.device), lengths - 1]
+        return self.model.get_output_embeddings()(last)
+
+    def _right_padded(self, batch: Batch) -> tuple[Any, Any]:
+        """Token ids [rows, longest prompt] and the lengths [rows] of the prompts, on the device."""
+        import torch
+
+        lengths = [len(row) for row in batch.token_ids]
+        ids = torch.zeros(len(lengths), max(lengths), dtype=torch.long)
+        for number, row in enumerate(batch.token_ids):
+            ids[number, : len(row)] = torch.tensor(row)
+        self.first_input = self.first_input or (len(lengths), max(lengths), max(lengths) * len(lengths) - sum(lengths))
+        return ids.to(self.options.device), torch.tensor(lengths, device=self.options.device)
+
+    def _key(self, batch: Batch) -> tuple[Any, ...]:
+        """What a captured step is good for."""
+        tokens = max(len(row) for row in batch.token_ids) + batch.max_new_tokens - 1
+        eos = 0 if batch.ignore_eos else len(self.tokenizer.eos_ids)
+        return len(batch.token_ids), bucket(tokens), sampling.kind_of(batch), eos
+
+    def _step(self, batch: Batch) -> Any:
+        """The step for this batch, made ready where it is not; steps that only earlier runs used are dropped then."""
+        key = self._key(batch)
+        if key not in self.steps:
+            for old in self.stale:
+                self.steps.pop(old, None)
+            self.steps[key] = self._made(*key)
+        self.stale.discard(key)
+        self.cache = self.steps[key].cache
+        from playground.measure.torch_memory import cache_bytes
+
+        self.kv_cache_bytes = max(self.kv_cache_bytes, cache_bytes(self.cache))
+        return self.steps[key]
+
+    def _made(self, rows: int, capacity: int, kind: Any, eos: int) -> Any:
+        import torch
+
+        from playground.engines.decode.cache import FixedCache
+        from playground.engines.decode.step import Sampler, Step
+
+        device = self.options.device
+        cache = FixedCache(self.model.config.get_text_config(), rows, capacity, getattr(torch, self.options.dtype), device)
+        step = Step(self._forward, cache, Sampler(kind, device), device, eos)
+        step.rehearse()
+        self.compiled = self.options.fusion == "compile"
+        if device == "cuda":
+            self._capture(step)
+        return step
+
+    def _capture(self, step: Any) -> None:
+        import torch
+
+        self.pool = self.pool or torch.cuda.graph_pool_handle()
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        step.capture(self.pool)
+        step.graph_bytes = torch.cuda.max_memory_allocated() - torch.cuda.memory_allocated()
+
+    def _forward(self, ids: Any, positions: Any, slots: Any, **options: Any) -> Any:
+        """Logits [rows, vocabulary] of a step."""
+        return self.model(input_ids=ids, position_ids=positions, past_key_values=slots, use_cache=True, **options).logits[:, -1]
+
+    def score(self, token_ids: Sequence[int], stepwise: bool = False) -> Any:
+        """All at once as the prompt's pass does it, or token by token through the captured step."""
+        import torch
+
+        if not stepwise or not self.keeps_cache:
+            return super().score(token_ids)
+        with torch.inference_mode():
+            step = self._step(Batch((tuple(token_ids[:1]),), max_new_tokens=len(token_ids)))
+            rows = []
+            for place, token in enumerate(token_ids[:-1]):
+                at = torch.tensor([[token], [place]], device=self.options.device)
+                step.begin(at[0], at[1])
+                step.launch().land()
+                rows.append(torch.log_softmax(step.logits, dim=-1, dtype=torch.float32).cpu())
+        return torch.cat(rows)
+
+    def profile(self, batch: Batch) -> Profile:
+        """Kernels and their time from a replayed step. Its parts from one that was launched kernel by kernel, since only then it is known
+        what launched them."""
+        whole = super().profile(batch)
+        if self.options.device != "cuda" or not self.keeps_cache:
+            return whole
+        step = self._step(replace(batch, ignore_eos=True))  # the one that is profiled
+        graph, logits = step.graph, step.logits
+        step.graph = None
+        try:
+            return replace(whole, parts=super().profile(batch).parts)
+        finally:
+            step.graph, step.logits = graph, logits  # those that the graph writes to
+
+    def memory(self) -> Mapping[str, float]:
+        """The graphs' own memory is live whenever a step runs, though the allocator counts it as free then."""
+        values = dict(super().memory())
+        if "peak_allocated_bytes" in values:
+            own = max((step.graph_bytes for key, step in self.steps.items() if key not in self.stale), default=0)
+            peak = values["peak_allocated_bytes"] + own
+            values["peak_allocated_bytes"] = min(peak, values["peak_reserved_bytes"])
+        return values
+
+    def close(self) -> None:
+        """Graphs before the model that they point into."""
+        self.steps = {}
+        super().close()
+
+
+def _keep_compiled() -> None:
+    """What torch and triton compile stays for the next worker."""
+    for variable, folder in (("TORCHINDUCTOR_CACHE_DIR", "inductor"), ("TRITON_CACHE_DIR", "triton")):
+        os.environ.setdefault(variable, str(home() / "compiled" / folder))
+
+
+ENGINE = GraphEngine
