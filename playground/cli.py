@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import json
 import os
 import signal
@@ -22,10 +23,12 @@ from typing import Any
 
 from playground import __version__
 from playground.core.events import Event, Evidence, Failed, Phase, Progress, Warned
+from playground.core.machine import Machine
 from playground.core.places import PRESETS
 from playground.core.plan import Techniques, engine_defaults, knob_index, parse_knobs, plan_for, vary
 from playground.core.problem import Problem
 from playground.core.spec import EVALUATIONS, NARROWING, PROTOCOLS, Protocol, RunSpec, Workload
+from playground.core.usual import objection, told, usual_engine
 from playground.engines import engine_class, engines
 from playground.measure.machine import probe
 from playground.models.recording import recordings
@@ -74,7 +77,7 @@ def _run_flags(run: argparse.ArgumentParser) -> None:
     names = ", ".join([*(path.stem for path in sorted((PRESETS / "experiments").glob("*.toml"))), *recordings()])
     run.add_argument("spec", nargs="?", metavar="SPEC", help=f"a .toml or .json file, or a preset: {names}")
     run.add_argument("--model", help="catalogue name, hub id, folder, .gguf file or shape:NAME")
-    run.add_argument("--engine", help=f"one of {', '.join(engines())}")
+    run.add_argument("--engine", help=f"one of {', '.join(engines())}; default: what is made for the device, else {RunSpec.engine}")
     run.add_argument("--device", help="auto, cpu or cuda")
     run.add_argument("--set", action="append", default=[], metavar="KNOB=VALUE", help=f"a knob of the baseline; knobs: {knobs}")
     run.add_argument(
@@ -112,18 +115,32 @@ def _run_flags(run: argparse.ArgumentParser) -> None:
 
 def wanted(args: argparse.Namespace) -> ExperimentPreset:
     """The experiment of a `run` command; raises Problem for anything that cannot run here."""
-    known = techniques()
-    title, about, specs = args.title or "Command line", "", [RunSpec(label="baseline")]
+    known, machine = techniques(), probe()
+    preset = ExperimentPreset("command-line", "Command line", "", (RunSpec(label="baseline"),), names_engine=False)
     if args.spec:
-        named = next((preset for preset in offered() if preset.name == args.spec), None)
-        preset = named or experiment(Path(args.spec))
-        title, about, specs = args.title or preset.title, preset.about, list(preset.specs)
-    specs = [_override(spec, args, known) for spec in specs]
-    machine = probe()
-    for text in args.variant:
-        specs.append(vary(specs[0], _assignments(text.split(","), "--variant"), known, engine_defaults(engines(), machine)))
+        preset = next((preset for preset in offered() if preset.name == args.spec), None) or experiment(Path(args.spec))
+    changes = [_assignments(text.split(","), "--variant") for text in args.variant]
+    given = [_override(spec, args, known) for spec in preset.specs]
+    named = preset.names_engine or args.engine is not None or any("engine" in change for change in changes)
+    specs = (_varied if named else _on_usual_engine)(given, changes, machine)
     planned = [plan_for(spec, known, engine_class(spec.engine), machine).spec for spec in specs]
-    return ExperimentPreset("command-line", title, about, tuple(planned))
+    return ExperimentPreset("command-line", args.title or preset.title, preset.about, tuple(planned))
+
+
+def _varied(specs: Sequence[RunSpec], changes: Sequence[dict[str, str]], machine: Machine) -> list[RunSpec]:
+    return [*specs, *(vary(specs[0], change, techniques(), engine_defaults(engines(), machine)) for change in changes)]
+
+
+def _on_usual_engine(specs: Sequence[RunSpec], changes: Sequence[dict[str, str]], machine: Machine) -> list[RunSpec]:
+    """`specs` and their variants on the machine's usual engine where it can run all of them; else as they are, and one line says why."""
+    usual, facts = usual_engine(engines(), machine, specs[0].device), functools.cache(peek)
+    placed = _varied([spec.replace(engine=usual) for spec in specs], changes, machine)
+    if usual == RunSpec.engine:
+        return placed
+    why = objection(placed, techniques(), engines(), machine, lambda model: known.config if (known := facts(model)) else None)
+    if why:
+        print(f"playground: {told(usual, why)}", file=sys.stderr)
+    return _varied(specs, changes, machine) if why else placed
 
 
 def _override(spec: RunSpec, args: argparse.Namespace, known: Techniques) -> RunSpec:

@@ -46,12 +46,14 @@ class WorkloadPreset:
 
 @dataclass(frozen=True)
 class ExperimentPreset:
-    """A named comparison: `about` is one paragraph of what to look for; `specs[0]` is the baseline."""
+    """A named comparison: `about` is one paragraph of what to look for; `specs[0]` is the baseline; `names_engine`: whether it asks for
+    engines, so that no other is taken in their place."""
 
     name: str
     title: str
     about: str
     specs: tuple[RunSpec, ...]
+    names_engine: bool = True
 
 
 def workloads(folder: Path = PRESETS / "workloads") -> list[WorkloadPreset]:
@@ -83,7 +85,7 @@ def experiment(path: Path) -> ExperimentPreset:
     data = _read(path)
     try:
         title = str(data.get("title", path.stem))
-        return ExperimentPreset(path.stem, title, str(data.get("about", "")).strip(), tuple(specs_from(data)))
+        return ExperimentPreset(path.stem, title, str(data.get("about", "")).strip(), tuple(specs_from(data)), _names_engine(data))
     except Problem as problem:
         raise Problem(problem.kind, f"{path.name}: {problem.message}", problem.detail) from None
 
@@ -109,6 +111,10 @@ def specs_from(data: object) -> list[RunSpec]:
     for spec in specs:
         complete(spec, techniques(), defaults(spec))
     return specs
+
+
+def _names_engine(data: Mapping[str, Any]) -> bool:
+    return any("engine" in table for table in (data, data.get("baseline", {}), *data.get("variants", ()), *data.get("variant", ())))
 
 
 def _with_variants(data: Mapping[str, Any], defaults: Defaults) -> list[RunSpec]:

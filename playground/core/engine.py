@@ -47,6 +47,7 @@ class Engine:
     about: ClassVar[str]
     any_technique: ClassVar[bool] = False  # takes every technique without applying it, so it needs nothing that they require
     hooks: ClassVar[tuple[str, ...]] = ()  # engines whose methods of a technique this one takes where it has none under its own name
+    usual_on: ClassVar[tuple[str, ...]] = ()  # devices (cpu, cuda) on which this engine is taken where nobody names one: see core.usual
     settle_s: float = 0.0  # idle time before each timed pass, for whatever shares the processor with this engine to finish its work
     facts: Mapping[str, Any] = MappingProxyType({})  # what `load` returned; kept by run.execute for the runs that reuse the engine
 
@@ -54,6 +55,17 @@ class Engine:
     def refuses(cls, machine: Machine, device: str) -> str | None:
         """Why this engine cannot run on this machine and device (cpu or cuda), or None. Never imports torch."""
         return None
+
+    @classmethod
+    def refuses_model(cls, config: Mapping[str, Any]) -> str | None:
+        """Why this engine cannot run a model of that Hugging Face config, or None. Needs neither its weights nor torch."""
+        return None
+
+    @classmethod
+    def admit(cls, config: Mapping[str, Any]) -> None:
+        """Raises Problem("unsupported") with the way out for a model that this engine cannot run."""
+        if reason := cls.refuses_model(config):
+            raise Problem("unsupported", f"{reason} Choose the engine {RunSpec.engine}.")
 
     @classmethod
     def adopt(cls, spec: RunSpec) -> RunSpec:

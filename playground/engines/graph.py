@@ -23,7 +23,6 @@ from playground.core.events import Profile, Tick
 from playground.core.knobs import KnobValue
 from playground.core.places import home
 from playground.core.plan import Plan
-from playground.core.problem import Problem
 from playground.core.technique import Footprint, Knobs
 from playground.engines import sampling
 from playground.engines.transformers import TransformersEngine
@@ -39,6 +38,7 @@ class GraphEngine(TransformersEngine):
     title = "graph"
     about = "A static KV cache and one CUDA graph for each decode step, with fused kernels: what the hardware can do."
     hooks: ClassVar[tuple[str, ...]] = ("transformers",)
+    usual_on: ClassVar[tuple[str, ...]] = ("cuda",)
 
     compiled = False  # whether the compiled layer has run
     keeps_cache = True
@@ -51,20 +51,24 @@ class GraphEngine(TransformersEngine):
 
     @classmethod
     def footprint(cls, knobs: Knobs, device: str, footprint: Footprint) -> Footprint:
-        """A cache comes in buckets, and on a GPU a step with one is captured."""
-        kept = footprint.kv_share > 0
-        return replace(footprint, kv_bucketed=kept, captured=kept and device == "cuda")
+        """A cache comes in buckets, and on a GPU a step with one is captured; on a CPU packed weights are written out in every step."""
+        kept, always = footprint.kv_share > 0, device == "cpu" and knobs["weight_only"] != "none"
+        above = 0 if always else footprint.unpack_above
+        return replace(footprint, kv_bucketed=kept, captured=kept and device == "cuda", unpack_above=above)
 
-    def admit(self, config: Mapping[str, Any]) -> None:
-        """Only families whose layers this engine has been held to; raises Problem("unsupported")."""
+    @classmethod
+    def refuses_model(cls, config: Mapping[str, Any]) -> str | None:
+        """Only families whose layers this engine has been held to."""
         kind = config.get("model_type")
         if kind not in FAMILIES:
-            families = ", ".join(FAMILIES)
-            raise Problem("unsupported", f"The engine graph runs the families {families}, not {kind}. Choose the engine transformers.")
+            return f"The engine graph runs the families {', '.join(FAMILIES)}, not {kind}."
         sliding = "sliding_attention" in (config.get("layer_types") or ()) or config.get("use_sliding_window")
         if sliding or (kind == "mistral" and config.get("sliding_window", True)):  # a config that leaves it out has one
-            window = "Layers of this model see a sliding window, which the engine graph does not have."
-            raise Problem("unsupported", f"{window} Choose the engine transformers.")
+            return "Layers of this model see a sliding window, which the engine graph does not have."
+        rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+        if rope.get("rope_type", rope.get("type")) in ("dynamic", "longrope"):
+            return "This model's rotary positions change with the length of the text, which a captured step cannot follow."
+        return None
 
     def load(self, plan: Plan, emit: Emit) -> Mapping[str, Any]:
         """As the transformers engine, then layers are joined, packed and wrapped."""
@@ -87,7 +91,6 @@ class GraphEngine(TransformersEngine):
         self._synchronize()
         self.steps: dict[tuple[Any, ...], Any] = {}
         self.stale: set[tuple[Any, ...]] = set()
-        self.pool: Any = None
         return {**facts, "load_s": facts["load_s"] + time.perf_counter() - started}
 
     def setup(self, plan: Plan) -> None:
@@ -106,13 +109,12 @@ class GraphEngine(TransformersEngine):
         """Compile and capture the step for batches of this shape."""
         import torch
 
-        if self._key(batch) in self.steps:
-            return None
+        ready = self._key(batch) in self.steps
         started = time.perf_counter()
         with torch.inference_mode():
-            self._step(batch)
+            self._step(batch)  # in use from now on, ready or not
         self._synchronize()
-        return time.perf_counter() - started
+        return None if ready else time.perf_counter() - started
 
     def generate(self, batch: Batch) -> Generator[Tick, None, None]:
         """A prompt's pass, then steps: on a GPU each is launched before the tokens of the one before are read."""
@@ -227,10 +229,10 @@ class GraphEngine(TransformersEngine):
     def _capture(self, step: Any) -> None:
         import torch
 
-        self.pool = self.pool or torch.cuda.graph_pool_handle()
+        shared = next((other.graph.pool() for other in self.steps.values()), None)  # a pool ends with the last graph in it
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
-        step.capture(self.pool)
+        step.capture(shared)
         step.graph_bytes = torch.cuda.max_memory_allocated() - torch.cuda.memory_allocated()
 
     def _forward(self, ids: Any, positions: Any, slots: Any, **options: Any) -> Any:

@@ -83,9 +83,6 @@ class TransformersEngine(Engine):
             "load_s": time.perf_counter() - started,
         }
 
-    def admit(self, config: Mapping[str, Any]) -> None:
-        """Look at the model's config before it is loaded; an engine that cannot run it raises Problem("unsupported")."""
-
     def setup(self, plan: Plan) -> None:
         """Run-phase techniques; the cache of an earlier run is dropped, and what its passes left in the allocator."""
         self.cache = self.first_input = self.last_step_tokens = None

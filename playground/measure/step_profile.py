@@ -142,17 +142,20 @@ def _marks(model: Any) -> Iterator[Callable[[], None]]:
     def end(*_: object) -> None:
         running.pop().__exit__(None, None, None)
 
+    def close() -> None:
+        while running:  # nothing, where a captured step ran no module
+            end()
+
     try:
         for module, part in _roles(model):
             hooks.append(module.register_forward_pre_hook(lambda *_, part=part: begin(part)))
             hooks.append(module.register_forward_hook(end, always_call=True))
         hooks.append(model.register_forward_hook(lambda *_: begin("sampling")))
-        yield end
+        yield close
     finally:
         for hook in hooks:
             hook.remove()
-        while running:
-            end()
+        close()
 
 
 def _roles(model: Any) -> Iterator[tuple[Any, str]]:

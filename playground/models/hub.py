@@ -57,13 +57,15 @@ def cached(hub_id: str) -> Path | None:
         return None
 
 
-def peek_hub(name: str, hub_id: str) -> ModelFacts | None:
-    """Facts from config.json, out of the cache or fetched within a few seconds; None where neither works."""
+def peek_hub(name: str, hub_id: str, ask: bool = True) -> ModelFacts | None:
+    """Facts from config.json, out of the cache or, if `ask`, fetched within a few seconds; None where neither works."""
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
     try:
         found = try_to_load_from_cache(hub_id, "config.json")
         if not isinstance(found, str):
+            if not ask:
+                return None
             found = _start(lambda: hf_hub_download(hub_id, "config.json", etag_timeout=ANSWER_S)).result(ANSWER_S)
     except _errors():
         return None

@@ -44,15 +44,17 @@ def resolve(name: str, progress: OnProgress) -> ResolvedModel:
     raise Problem("model", did_you_mean("There is no model", name, [entry.name for entry in catalogue()]))
 
 
-def peek(name: str) -> ModelFacts | None:
-    """What is known of `name` within a few seconds, without weights; None for an unknown name, a broken file or a silent hub."""
+def peek(name: str, ask_hub: bool = True) -> ModelFacts | None:
+    """What is known of `name` within a few seconds, without weights; None for an unknown name, a broken file or a silent hub.
+
+    ask_hub: fetch config.json of a hub model where it is not on this machine; without it the answer comes at once."""
     try:
-        return _peek(name)
+        return _peek(name, ask_hub)
     except Problem:
         return None
 
 
-def _peek(name: str) -> ModelFacts | None:
+def _peek(name: str, ask_hub: bool) -> ModelFacts | None:
     if name.startswith(SHAPE):
         return ModelFacts(name, "shape", shape_entry(name).config, random_weights=True)
     entry = find(name)
@@ -61,7 +63,7 @@ def _peek(name: str) -> ModelFacts | None:
     if entry is None and (path := existing(name)):
         return peek_folder(name, path) if path.is_dir() else peek_gguf(name, path)
     hub_id = entry.hub if entry else name
-    return peek_hub(name, hub_id) if _HUB_ID.fullmatch(hub_id) and not _is_path(hub_id) else None
+    return peek_hub(name, hub_id, ask_hub) if _HUB_ID.fullmatch(hub_id) and not _is_path(hub_id) else None
 
 
 def _resolve_file(name: str, path: Path, progress: OnProgress) -> ResolvedModel:

@@ -11,10 +11,11 @@ from typing import Any
 from playground.core.knobs import Choice
 from playground.core.machine import Machine
 from playground.core.technique import Effect, Explanation, Finding, Footprint, Knobs, Technique, flipped
+from playground.techniques.quantization import FOUR_BIT
 from playground.techniques.setup import TransformersSetup
 
 COMPILERS = ("g++", "c++", "clang++")
-FUSED_KERNELS = 11.0
+FUSED_KERNELS = 10.0
 
 
 class Fusion(Technique):
@@ -61,8 +62,9 @@ class Fusion(Technique):
         return fused if knobs["fusion"] == "compile" else flipped(fused)
 
     def footprint(self, knobs: Knobs, footprint: Footprint) -> Footprint:
-        """Kernels of a joined and compiled layer, cache included: four products, attention in two, and five between them (two norms with
-        the residual before them, rotary positions, the cache's new row, the activation). By design, not yet counted in a profile."""
+        """Kernels of a joined and compiled layer, cache included, counted in the profile of a 1B and an 8B Llama shape with split_kv (H200,
+        torch 2.11): two norms with the residual sum before them; the products for queries, keys and values, for attention's output, for
+        gate and up with the activation, and down; two for rotary positions and the cache's new row; attention; the last residual sum."""
         if knobs["fusion"] != "compile":
             return footprint
         return replace(footprint, layer_kernels=FUSED_KERNELS)
@@ -77,9 +79,18 @@ class Fusion(Technique):
         joined, parts = classes.count("Joined"), classes.count("Part")
         if knobs["fusion"] == "off":
             return Finding(not engine.compiled and joined == 0, f"no layer is compiled, {joined} products are joined")
+        ok = joined > 0 or knobs["quantization"] != "none"
+        if knobs.get("kv_cache") == "off":
+            return Finding(ok, f"{joined} joined products do the work of {joined + parts}; without a KV cache no step is compiled")
         ran = "one compiled layer served for all" if engine.compiled else "no compiled layer ran"
-        joinable = knobs["quantization"] == "none"
-        return Finding(engine.compiled and (joined > 0 or not joinable), f"{ran}, {joined} joined products do the work of {joined + parts}")
+        return Finding(engine.compiled and ok, f"{ran}, {joined} joined products do the work of {joined + parts}")
+
+    def refuses_graph(self, knobs: Knobs, device: str) -> str | None:
+        """Compiled code expects weights in one shape."""
+        if knobs["fusion"] == "compile" and knobs["quantization"] in FOUR_BIT and device == "cpu":
+            why = "on a CPU bitsandbytes changes the layout of its weights at their first use, and compiled code expects one shape"
+            return f"{why}: choose off, or weight-only int4 in place of {knobs['quantization']}."
+        return None
 
 
 TECHNIQUE = Fusion()

@@ -163,6 +163,15 @@ class Quantization(Technique):
         text = f"{len(right)} of {len(linears)} Linear layers are {LAYERS[kind]} ({kind}{_details(right[:1], kind)})"
         return Finding(bool(right) and len(right) == len(linears), text)
 
+    def refuses_graph(self, knobs: Knobs, device: str) -> str | None:
+        """No answer that the host waits for: CUDA captures no such step (cudaErrorStreamCaptureUnsupported)."""
+        if knobs["quantization"] == "int8" and knobs["int8_threshold"] and device == "cuda":
+            return (
+                "with an outlier threshold int8 makes the host wait for the search in every layer, and such a step cannot be captured: "
+                "choose weight-only int8, or int8_threshold 0."
+            )
+        return None
+
 
 def linear_layers(model: Any) -> list[Any]:
     """The decoder's linear layers, of whatever class: without the output head."""

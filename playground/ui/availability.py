@@ -9,27 +9,40 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from playground.core.engine import Engine
 from playground.core.knobs import Choice, KnobValue, Toggle
 from playground.core.machine import Machine
 from playground.core.plan import Defaults, Techniques, engine_defaults, full_knobs, knob_index, missing, option_reasons, ordered
+from playground.core.usual import ConfigOf
 
 DEVICES = ("auto", "cpu", "cuda")
 
 
+def _unknown(model: str) -> None:
+    """Of no model anything is known."""
+
+
 @dataclass(frozen=True)
 class World:
-    """What can be chosen from on this machine."""
+    """What can be chosen from on this machine. `config_of`: a model's config by its name, None while it is not known; must answer at
+    once."""
 
     techniques: Techniques
     engines: Mapping[str, type[Engine]]
     machine: Machine
+    config_of: ConfigOf = _unknown
 
     @property
     def defaults(self) -> Defaults:
         """What each spec's engine gives the knobs that the spec does not name, here."""
         return engine_defaults(self.engines, self.machine)
+
+    def refused(self, engine: str, model: str) -> str:
+        """Why that engine cannot run that model, "" where it can or where it is not known."""
+        known, config = self.engines.get(engine), self.config_of(model)
+        return (known.refuses_model(config) or "") if known and config else ""
 
 
 @dataclass(frozen=True)
@@ -61,11 +74,11 @@ def knob_state(
     technique, knob = knob_index(techniques)[name]
     full = full_knobs(knobs, techniques, engine.defaults(machine.resolve(device)))
     if not engine.supports(technique):
-        reason = f"the engine {engine.name} has no such setting."
+        lacks = f"the engine {engine.name} has no such setting."
         if full[name] == knob.default:
-            return ControlState(reason)
+            return ControlState(lacks)
         options = knob.options if isinstance(knob, Choice) else ()
-        return ControlState(options={option: reason for option in options if option != knob.default})
+        return ControlState(options={option: lacks for option in options if option != knob.default})
     if reason := technique.irrelevant(full).get(name):
         return ControlState(reason)
     if isinstance(knob, Choice):
@@ -78,11 +91,15 @@ def knob_state(
     return ControlState()
 
 
-def engine_state(engines: Mapping[str, type[Engine]], machine: Machine, device: str) -> ControlState:
-    """Engines that cannot run on this machine and device."""
+def engine_state(
+    engines: Mapping[str, type[Engine]], machine: Machine, device: str, config: Mapping[str, Any] | None = None
+) -> ControlState:
+    """Engines that cannot run on this machine and device, or not the model of that config (None: not known)."""
     resolved = machine.resolve(device)
-    reasons = {name: reason for name, engine in engines.items() if (reason := engine.refuses(machine, resolved))}
-    return ControlState(options=reasons)
+    reasons = {
+        name: engine.refuses(machine, resolved) or (engine.refuses_model(config) if config else None) for name, engine in engines.items()
+    }
+    return ControlState(options={name: reason for name, reason in reasons.items() if reason})
 
 
 def device_state(machine: Machine) -> ControlState:

@@ -17,6 +17,7 @@ from playground.core.engine import Engine
 from playground.core.knobs import Choice, Knob, Toggle
 from playground.core.machine import Machine
 from playground.core.spec import EVALUATIONS, PROTOCOLS
+from playground.core.usual import usual_engine
 from playground.models.catalogue import Entry
 from playground.presets import WorkloadPreset
 from playground.ui import strings
@@ -31,6 +32,7 @@ class Setup:
     """The components of the left side. `fields`: by the name of the draft's field; the others are no part of a draft."""
 
     fields: dict[str, gr.components.Component]
+    engine_note: gr.HTML
     estimate: gr.HTML
     remeasure: gr.Button
     workload_preset: gr.Dropdown
@@ -76,10 +78,10 @@ def model_control(entries: Sequence[Entry], elem_id: str, visible: bool = True) 
 
 
 def engine_control(engines: Mapping[str, type[Engine]], machine: Machine, elem_id: str, visible: bool = True) -> gr.Radio:
-    """Engines by title; those that cannot run here are crossed out, with the reason."""
-    state = engine_state(engines, machine, "auto")
+    """Engines by title, the machine's usual one chosen; those that cannot run here are crossed out, with the reason."""
+    state, usual = engine_state(engines, machine, "auto"), usual_engine(engines, machine)
     return gr.Radio(
-        engine_choices(engines, state), value=Draft().engine, label="Engine", info=engine_info(engines, Draft().engine, state),
+        engine_choices(engines, state), value=usual, label="Engine", info=engine_info(engines, usual, state),
         elem_id=elem_id, visible=visible,
     )  # fmt: skip
 
@@ -110,6 +112,7 @@ def build_setup(
     fields: dict[str, gr.components.Component] = {}
     gr.HTML("<h2>Model</h2>", apply_default_css=False)
     fields["model"] = model_control(entries, "model")
+    engine_note = gr.HTML(elem_id="engine-note", apply_default_css=False)
     estimate = gr.HTML(elem_id="estimate", apply_default_css=False)
     remeasure = gr.Button("Measure this machine again", size="sm", elem_id="remeasure", elem_classes="link")
     with gr.Accordion("Engine and device", open=False, elem_id="engine-section"):
@@ -127,7 +130,7 @@ def build_setup(
         elem_id="protocol",
     )  # fmt: skip
     fields |= _protocol_fields()
-    return Setup(fields, estimate, remeasure, preset, protocol)
+    return Setup(fields, engine_note, estimate, remeasure, preset, protocol)
 
 
 def _workload_fields() -> dict[str, gr.components.Component]:

@@ -1,11 +1,13 @@
 """Between the components of the form and plain data: which component holds which field of a `Draft`, reading it, filling it, refreshing it.
 
 Keys name components: a draft's field ("prompts"), a baseline knob ("0.precision"), another column's setting ("2.differs", "2.engine"), and
-what is shown only ("2.box", "2.summary", "protocol", "add", "remove"). "count" and "place" are states: how many columns there are, and the
-engine and device to whose defaults the baseline's knobs were last set. Example::
+what is shown only ("2.box", "2.summary", "protocol", "engine_note", "add", "remove"). "count", "place" and "own" are states: how many
+columns there are, the engine and device to whose defaults the baseline's knobs were last set, and the engine that the page chose by itself
+("" where a person has chosen). Example::
 
     values = dict(zip(form.inputs(), values))
-    updates(form.outputs(), settled(read(values), values["place"], world))
+    draft, props = settled(read(values), values["place"], world, values["own"])
+    updates(form.outputs(), props)
 """
 
 from __future__ import annotations
@@ -16,20 +18,19 @@ from typing import Any
 
 import gradio as gr
 
-from playground.core.plan import SPEC_FIELDS, full_knobs, knob_index, plan_for
-from playground.core.problem import Problem
-from playground.core.spec import DEFAULT_MODEL, GREEDY, NARROWING, RunSpec
-from playground.engines.replay import ReplayEngine
+from playground.core.plan import SPEC_FIELDS, full_knobs, knob_index
+from playground.core.spec import GREEDY, NARROWING, RunSpec
 from playground.ui import strings
 from playground.ui.availability import ControlState, World, device_state, engine_state, knob_state
 from playground.ui.controls import Setup, engine_choices, engine_info, knob_props
-from playground.ui.form import LETTERS, Draft, changed_in_words, is_greedy, moved, protocol_name, relevant
-from playground.ui.text import escape
+from playground.ui.form import LETTERS, Draft, changed_in_words, draft_of, is_greedy, moved, protocol_name, relevant
+from playground.ui.place import standing
+from playground.ui.text import escape, note_html
 from playground.ui.variants import VariantColumn
 
 Props = dict[str, dict[str, Any]]
 SETUP_FIELDS = tuple(f.name for f in fields(Draft) if f.name not in ("knobs", "variants"))
-STATES = ("count", "place")
+STATES = ("count", "place", "own")
 NOWHERE = ("", "auto")  # the place of new controls: no engine, so the knobs' own defaults
 
 
@@ -41,12 +42,13 @@ class Form:
     columns: Sequence[VariantColumn]
     count: gr.State
     place: gr.State
+    own: gr.State
     add: gr.Button
     remove: gr.Button
 
     def inputs(self) -> dict[str, gr.components.Component]:
         """What holds values, by key."""
-        found: dict[str, gr.components.Component] = {**self.setup.fields, "count": self.count, "place": self.place}
+        found: dict[str, gr.components.Component] = {**self.setup.fields, "count": self.count, "place": self.place, "own": self.own}
         for index, column in enumerate(self.columns):
             found |= {f"{index}.{name}": component for name, component in column.settings.items()}
             if column.differs is not None:
@@ -57,7 +59,8 @@ class Form:
         """What an update may change, by key."""
         shown: dict[str, Any] = {f"{i}.box": column.box for i, column in enumerate(self.columns) if i}
         shown |= {f"{i}.summary": column.summary for i, column in enumerate(self.columns) if i}
-        return {**self.inputs(), **shown, "protocol": self.setup.protocol, "add": self.add, "remove": self.remove}
+        shown |= {"protocol": self.setup.protocol, "engine_note": self.setup.engine_note, "add": self.add, "remove": self.remove}
+        return {**self.inputs(), **shown}
 
 
 def read(values: Mapping[str, Any]) -> Draft:
@@ -84,6 +87,12 @@ def fill(draft: Draft, world: World) -> Props:
     return props
 
 
+def opened(specs: Sequence[RunSpec], world: World, own: str = "") -> tuple[Draft, Props]:
+    """The form of a preset or of a run; `own`: the engine where the page, and neither of them, chose it."""
+    now = draft_of(specs, world)
+    return now, merged(fill(now, world), refresh(now, world), {"own": {"value": own}})
+
+
 def _inherited(draft: Draft, baseline: Mapping[str, Any], changes: Mapping[str, Any], world: World) -> dict[str, Any]:
     """What a variant has before its own knobs: model, engine and device, and of the knobs of the `baseline` what these leave."""
     model, engine, device = (str(changes.get(name, getattr(draft, name))) for name in SPEC_FIELDS)
@@ -91,19 +100,26 @@ def _inherited(draft: Draft, baseline: Mapping[str, Any], changes: Mapping[str, 
     return {**there.knobs, "model": model, "engine": engine, "device": device}
 
 
-def settled(draft: Draft, place: Sequence[str], world: World) -> Props:
-    """What a change of the form makes of it: where it is another engine or device than `place`, knobs at the old one's defaults take the
-    new one's; then `refresh`."""
-    now = moved(draft, place, world)
+def settled(draft: Draft, place: Sequence[str], world: World, own: str = "") -> tuple[Draft, Props]:
+    """What a change of the form makes of it: an engine that nobody chose is the one that fits; where it is another engine or device than
+    `place`, knobs at the old one's defaults take the new one's; then `refresh`. Gives the draft that this makes as well."""
+    stand = standing(draft, place, own, world)
+    now = stand.draft
     values: Props = {f"0.{name}": {"value": value} for name, value in now.knobs.items() if value != draft.knobs.get(name)}
-    return merged(values, refresh(now, world))
+    values["own"] = {"value": stand.own}
+    if now.engine != draft.engine:
+        values["engine"] = {"value": now.engine}
+    if stand.why:
+        values["engine_note"] = {"value": note_html(stand.why)}
+    return now, merged(refresh(now, world), values)
 
 
 def refresh(draft: Draft, world: World) -> Props:
     """What a change makes of every control: live or not, with which options, and the reason beside it."""
     count = 1 + len(draft.variants)
     props: Props = {"add": {"visible": count < len(LETTERS)}, "remove": {"visible": count > 2, "value": f"Remove {LETTERS[count - 1]}"}}
-    props["engine"] = _engine_props(draft.engine, world, draft.device)
+    props["engine"] = _engine_props(draft.engine, world, draft.device, draft.model)
+    props["engine_note"] = {"value": note_html(world.refused(draft.engine, draft.model))}
     props["protocol"] = {"value": protocol_name(draft)}
     props["place"] = {"value": (draft.engine, draft.device)}
     props |= _narrowing_props(draft)
@@ -140,11 +156,12 @@ def _variant_props(index: int, draft: Draft, baseline: Mapping[str, Any], world:
     for name in SPEC_FIELDS:
         props[f"{index}.{name}"] = {"visible": name in changes}
     if "engine" in changes:
-        props[f"{index}.engine"] |= _engine_props(engine, world, device)
+        props[f"{index}.engine"] |= _engine_props(engine, world, device, inherited["model"])
     before = {**baseline, "model": draft.model, "engine": draft.engine, "device": draft.device}
     follows = {name: own[name] for name in index_of if name not in changes and own[name] != baseline[name]}
     words = changed_in_words(changes, before, world.techniques, follows)
-    props[f"{index}.summary"] = {"value": f'<p class="quiet">{escape(words)}</p>'}
+    refused = world.refused(engine, inherited["model"])
+    props[f"{index}.summary"] = {"value": f'<p class="quiet">{escape(words)}</p>{note_html(refused)}'}
     return props
 
 
@@ -153,28 +170,10 @@ def _state(name: str, knobs: Mapping[str, Any], engine: str, device: str, world:
     return knob_state(name, knobs, world.techniques, known, world.machine, device)
 
 
-def _engine_props(chosen: str, world: World, device: str) -> dict[str, Any]:
-    state = engine_state(world.engines, world.machine, device if device != "cuda" or not device_state(world.machine).options else "auto")
+def _engine_props(chosen: str, world: World, device: str, model: str) -> dict[str, Any]:
+    there = device if device != "cuda" or not device_state(world.machine).options else "auto"
+    state = engine_state(world.engines, world.machine, there, world.config_of(model))
     return {"choices": engine_choices(world.engines, state), "info": engine_info(world.engines, chosen, state)}
-
-
-def keeping_place(specs: Sequence[RunSpec], current: Draft, world: World) -> tuple[list[RunSpec], str]:
-    """A preset's specs with the model, engine and device of the page, where the preset does not ask for others; and, where that engine
-    cannot run them, so that they keep their own, a sentence that says so."""
-    plain = RunSpec()
-    kept: dict[str, str] = {}
-    if all(spec.device == plain.device for spec in specs):
-        kept["device"] = current.device
-    if all((spec.model, spec.engine) == (DEFAULT_MODEL, plain.engine) for spec in specs) and current.engine != ReplayEngine.name:
-        kept |= {"model": current.model, "engine": current.engine}
-    placed = [spec.replace(**kept) for spec in specs]
-    for spec in placed if kept.get("engine", plain.engine) != plain.engine else ():
-        try:
-            plan_for(spec, world.techniques, world.engines[spec.engine], world.machine)
-        except Problem as problem:
-            why = f"The engine {spec.engine} cannot run this experiment, so it is set to {plain.engine}. {problem.message}"
-            return [one.replace(engine=plain.engine) for one in placed], why
-    return placed, ""
 
 
 def merged(*many: Props) -> Props:

@@ -28,7 +28,7 @@ from playground.ui.form import Draft, column_names, labels, specs_of
 from playground.ui.memory import Facts, estimate_html
 from playground.ui.results import Shown
 from playground.ui.speed import ceilings_of, speed_html
-from playground.ui.text import escape
+from playground.ui.text import escape, note_html
 from playground.ui.view import View, fold, start
 
 UPDATE_S = 0.2
@@ -51,7 +51,10 @@ def check(app: App, specs: Sequence[RunSpec]) -> None:
     names = column_names(specs)
     for name, spec in zip(names, specs, strict=True):
         try:
-            plan_for(spec, app.world.techniques, engine_class(spec.engine), app.world.machine)
+            engine = engine_class(spec.engine)
+            plan_for(spec, app.world.techniques, engine, app.world.machine)
+            if config := app.world.config_of(spec.model):
+                engine.admit(config)
         except Problem as problem:
             raise Problem(problem.kind, f"{name}: {problem.message}", problem.detail) from None
 
@@ -174,6 +177,12 @@ def estimate(app: App, draft: Draft) -> str:
     return estimate_html(specs, names, app.facts.of, app.world.techniques, machine) + speed
 
 
+def known_models(app: App, draft: Draft) -> list[str]:
+    """Models of the form whose config is known."""
+    names = [draft.model, *(str(changes["model"]) for changes in draft.variants if "model" in changes)]
+    return [name for name in dict.fromkeys(names) if app.world.config_of(name)]
+
+
 def remeasure(app: App) -> str:
     """Forget what was measured of this machine, so that the next run measures it again; says so."""
     try:
@@ -181,11 +190,6 @@ def remeasure(app: App) -> str:
     except Problem as problem:
         return note_html(problem.message)
     return note_html(strings.REMEASURE_DONE)
-
-
-def note_html(words: str) -> str:
-    """A remark in the place of messages; nothing for no words."""
-    return f'<div class="note" role="status">{escape(words)}</div>' if words else ""
 
 
 def history_choices(app: App) -> list[tuple[str, str]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from playground.core.machine import Machine
 from playground.core.plan import Techniques
@@ -29,19 +30,25 @@ class Facts:
     """What is known of models by name, asked once each; safe from several threads."""
 
     def __init__(self) -> None:
-        self._known: dict[str, ModelFacts | None] = {}
+        self._known: dict[str, ModelFacts] = {}
         self._lock = threading.Lock()
 
-    def of(self, model: str) -> ModelFacts | None:
+    def config(self, model: str) -> Mapping[str, Any] | None:
+        """The model's config where it is on this machine or was fetched by `of`, None otherwise: at once, no hub is asked."""
+        found = self.of(model, ask_hub=False)
+        return found.config if found else None
+
+    def of(self, model: str, ask_hub: bool = True) -> ModelFacts | None:
         """Facts, or None while they are not known; what was not known is asked again."""
         with self._lock:
-            if self._known.get(model) is not None:
+            if model in self._known:
                 return self._known[model]
-        found = peek(model)
-        with self._lock:
-            if len(self._known) >= KEPT_FACTS:
-                self._known.clear()
-            self._known[model] = found
+        found = peek(model, ask_hub)
+        if found is not None:
+            with self._lock:
+                if len(self._known) >= KEPT_FACTS:
+                    self._known.clear()
+                self._known[model] = found
         return found
 
 

@@ -19,6 +19,7 @@ from playground.core.machine import Machine
 from playground.core.places import ASSETS
 from playground.core.problem import Problem
 from playground.core.spec import RunSpec, Workload
+from playground.core.usual import usual_engine
 from playground.engines import engines
 from playground.measure.machine import probe
 from playground.models.catalogue import catalogue
@@ -30,11 +31,13 @@ from playground.ui.api import add_api
 from playground.ui.availability import World
 from playground.ui.controls import build_setup
 from playground.ui.device import Strip
-from playground.ui.fields import NOWHERE, Form, Props, fill, keeping_place, merged, read, refresh, settled, updates
-from playground.ui.form import LETTERS, Draft, draft_of, moved, named_protocol
+from playground.ui.fields import NOWHERE, Form, Props, merged, opened, read, settled, updates
+from playground.ui.form import LETTERS, Draft, draft_of, named_protocol
 from playground.ui.handlers import App
+from playground.ui.memory import Facts
+from playground.ui.place import keeping_place
 from playground.ui.results import Board, Shown, board_values, build_board, status_html
-from playground.ui.text import escape
+from playground.ui.text import escape, note_html
 from playground.ui.variants import START_COUNT, build_variants, explanations_html
 
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
@@ -57,9 +60,11 @@ class Bar:
 
 @dataclass(frozen=True)
 class Page:
-    """Every named component of the page. `job`: id of the run that is shown; `mine`: ids of the jobs that this browser started last."""
+    """Every named component of the page. `job`: id of the run that is shown; `mine`: ids of the jobs that this browser started last;
+    `known`: those models of the form whose config is known: an estimate may fetch one, and then the form is checked again."""
 
     form: Form
+    known: gr.State
     board: Board
     bar: Bar
     job: gr.BrowserState
@@ -72,7 +77,8 @@ class Page:
 
 def build_page(jobs: Jobs, store: Store, machine: Machine | None = None) -> gr.Blocks:
     """The whole page on these jobs and this store; `machine` is probed where it is not given."""
-    app = App(jobs, store, World(techniques(), engines(), machine or probe()))
+    facts = Facts()
+    app = App(jobs, store, World(techniques(), engines(), machine or probe(), facts.config), facts)
     with gr.Blocks(title=strings.TITLE, analytics_enabled=False, fill_width=True) as blocks:
         page = _layout(app)
         _wire_form(app, page)
@@ -98,6 +104,7 @@ def _layout(app: App) -> Page:
             with gr.Row(elem_classes="section-head"):
                 gr.HTML("<h2>Variants</h2>", apply_default_css=False)
                 count, place = gr.State(START_COUNT), gr.State(NOWHERE)
+                own = gr.State(usual_engine(app.world.engines, app.world.machine))
                 remove = gr.Button("Remove B", size="sm", elem_id="remove-variant", visible=False, scale=0, min_width=100)
                 add = gr.Button("Add a variant", size="sm", elem_id="add-variant", scale=0, min_width=120)
             columns = build_variants(app.world.techniques, catalogue(), app.world.engines, app.world.machine)
@@ -111,7 +118,8 @@ def _layout(app: App) -> Page:
     bar = _bar(status_place)
     job = gr.BrowserState("", storage_key="inference-playground-run", secret="inference-playground")
     mine = gr.BrowserState([], storage_key="inference-playground-mine", secret="inference-playground")
-    return Page(Form(setup, columns, count, place, add, remove), board, bar, job, mine, experiments, about, history, kept)
+    known = gr.State([])
+    return Page(Form(setup, columns, count, place, own, add, remove), known, board, bar, job, mine, experiments, about, history, kept)
 
 
 def _header(app: App) -> None:
@@ -159,13 +167,15 @@ def _wire_form(app: App, page: Page) -> None:
         return read(dict(zip(keys, values, strict=True)))
 
     def shown(values: tuple[Any, ...], now: Draft, given: Props | None = None) -> list[Any]:
-        return updates(outputs, merged(given or {}, settled(now, values[keys.index("place")], app.world)))
+        place, own = (values[keys.index(name)] for name in ("place", "own"))
+        return updates(outputs, merged(given or {}, settled(now, place, app.world, own)[1]))
 
     def refreshed(*values: Any) -> list[Any]:
         return shown(values, draft(values))
 
-    def estimated(*values: Any) -> str:
-        return handlers.estimate(app, draft(values))
+    def estimated(*values: Any) -> list[Any]:
+        now = draft(values)
+        return [handlers.estimate(app, now), handlers.known_models(app, now)]
 
     def resized(change: int, *values: Any) -> list[Any]:
         count = max(2, min(len(LETTERS), int(values[keys.index("count")]) + change))
@@ -174,10 +184,10 @@ def _wire_form(app: App, page: Page) -> None:
 
     def from_experiment(name: str, *values: Any) -> list[Any]:
         preset = next(preset for preset in presets.offered() if preset.name == name)
-        specs, remark = keeping_place(preset.specs, draft(values), app.world)
-        now = draft_of(specs, app.world)
-        about = f'<p class="about"><b>What to look for.</b> {escape(" ".join(preset.about.split()))}</p>{handlers.note_html(remark)}'
-        return [about, *updates(outputs, merged(fill(now, app.world), refresh(now, app.world)))]
+        own = values[keys.index("own")]
+        specs, remark, own = keeping_place(preset.specs, draft(values), app.world, own, preset.names_engine)
+        about = f'<p class="about"><b>What to look for.</b> {escape(" ".join(preset.about.split()))}</p>{note_html(remark)}'
+        return [about, *updates(outputs, opened(specs, app.world, own)[1])]
 
     def from_workload(name: str, *values: Any) -> list[Any]:
         preset = next(preset for preset in presets.workloads() if preset.name == name)
@@ -187,13 +197,15 @@ def _wire_form(app: App, page: Page) -> None:
         return shown(values, replace(draft(values), **chosen), filled)
 
     def estimate_after(event: Any) -> None:
-        event.then(estimated, sources, form.setup.estimate, **PRIVATE, concurrency_id="estimate", concurrency_limit=4)
+        shown_then = [form.setup.estimate, page.known]
+        event.then(estimated, sources, shown_then, **PRIVATE, concurrency_id="estimate", concurrency_limit=4)
 
     edited = [component.input for key, component in inputs.items() if key != "count" and hasattr(component, "input")]
     estimate_after(gr.on(edited, refreshed, sources, targets, trigger_mode="always_last", **FORM))
     estimate_after(form.add.click(lambda *values: resized(1, *values), sources, targets, **FORM))
     estimate_after(form.remove.click(lambda *values: resized(-1, *values), sources, targets, **FORM))
     estimate_after(page.experiments.input(from_experiment, [page.experiments, *sources], [page.about, *targets], **FORM))
+    page.known.change(refreshed, sources, targets, **FORM)
     preset = form.setup.workload_preset
     estimate_after(preset.input(from_workload, [preset, *sources], targets, **FORM))
 
@@ -221,7 +233,7 @@ def _listed(app: App) -> list[Any]:
 
 
 def _kept(app: App) -> dict[str, Any]:
-    return {"value": handlers.note_html(app.store.warning or ""), "visible": bool(app.store.warning)}
+    return {"value": note_html(app.store.warning or ""), "visible": bool(app.store.warning)}
 
 
 def _wire_run(app: App, page: Page, blocks: gr.Blocks) -> None:
@@ -246,13 +258,12 @@ def _wire_run(app: App, page: Page, blocks: gr.Blocks) -> None:
 
     def stopped(shown: str, mine: list[str] | None) -> str:
         found = handlers.stop(app, shown, mine or ())
-        return handlers.note_html(strings.NOTHING_RUNS if found is None else "" if found == shown else strings.STOPPED_UNSEEN)
+        return note_html(strings.NOTHING_RUNS if found is None else "" if found == shown else strings.STOPPED_UNSEEN)
 
     def restored(job_id: str, *values: Any) -> list[Any]:
         specs, given = handlers.specs_of_run(app, job_id) if job_id else [], dict(zip(keys, values, strict=True))
-        now = draft_of(specs, app.world) if specs else read(given)
-        props = merged(fill(now, app.world), refresh(now, app.world)) if specs else settled(now, given["place"], app.world)
-        return [handlers.estimate(app, now if specs else moved(now, given["place"], app.world)), *updates(outputs, props)]
+        now, props = opened(specs, app.world) if specs else settled(read(given), given["place"], app.world, given["own"])
+        return [handlers.estimate(app, now), *updates(outputs, props)]
 
     def left(request: gr.Request) -> None:
         app.watchers.pop(str(request.session_hash), None)

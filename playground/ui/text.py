@@ -28,6 +28,11 @@ def marked(pieces: Sequence[str], departs_at: int | None, baseline_piece: str = 
     return f'{_limited(same)}{mark}<span class="after">{_limited(other)}</span>'
 
 
+def note_html(words: str) -> str:
+    """A remark in the place of messages; nothing for no words."""
+    return f'<div class="note" role="status">{escape(words)}</div>' if words else ""
+
+
 def variant_table(label: str, first: str, names: Sequence[str], rows: str) -> str:
     """A table that scrolls sideways in its frame: `first` heads the row names, then a column a variant; `rows` is HTML."""
     heads = "".join(f'<th scope="col" class="v{i}"><i class="swatch"></i>{escape(name)}</th>' for i, name in enumerate(names))

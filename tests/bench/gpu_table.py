@@ -27,8 +27,9 @@ from playground.techniques import techniques
 
 SHORT = "Explain in a few sentences why the sky is blue and the evening sky is red."
 LONG = " ".join(["The river turned slowly past the mill, and nobody on the bridge looked down at the water."] * 92)
+Variants = tuple[tuple[str, dict[str, Any]], ...]
 # Name, title, prompt, output tokens, label of the baseline, and what each variant changes.
-EXPERIMENTS: tuple[tuple[str, str, str, int, str, tuple[tuple[str, dict[str, Any]], ...]], ...] = (
+EXPERIMENTS: tuple[tuple[str, str, str, int, str, Variants], ...] = (
     (
         "quantization", "Quantization", SHORT, 64, "bf16",
         (("fp16", {"precision": "fp16"}), ("int8", {"precision": "fp16", "quantization": "int8"}), ("nf4", {"quantization": "nf4"})),
@@ -36,15 +37,25 @@ EXPERIMENTS: tuple[tuple[str, str, str, int, str, tuple[tuple[str, dict[str, Any
     ("kv-cache", "KV cache, short text", SHORT, 64, "dynamic", (("static", {"kv_cache": "static"}), ("off", {"kv_cache": "off"}))),
     ("batch-size", "Batch size", SHORT, 64, "batch 1", (("batch 8", {"batch_size": 8}), ("batch 64", {"batch_size": 64}))),
     ("kv-cache-long", "KV cache, long text", LONG, 32, "dynamic", (("off", {"kv_cache": "off"}),)),
+    (
+        "graph-weights", "Captured steps: weights in fewer bits", SHORT, 64, "bf16",
+        (("int8", {"weight_only": "int8"}), ("fp8", {"weight_only": "fp8"}), ("int4", {"weight_only": "int4"})),
+    ),
+    (
+        "graph-batch-size", "Captured steps: batch size", SHORT, 64, "batch 1",
+        (("batch 8", {"batch_size": 8}), ("batch 64", {"batch_size": 64})),
+    ),
+    ("graph-kv-cache", "Captured steps: KV cache, short text", SHORT, 64, "static", (("off", {"kv_cache": "off"}),)),
+    ("graph-kv-cache-long", "Captured steps: KV cache, long text", LONG, 32, "static", (("off", {"kv_cache": "off"}),)),
 )  # fmt: skip
 HEAD = ("experiment", "variant", "weights", "KV cache", "step", "predicted", "kernels", "GPU busy", "energy a token", "bound by")
 
 
-def specs_of(model: str, prompt: str, tokens: int, label: str, variants: tuple[tuple[str, dict[str, Any]], ...], repeats: int) -> Any:
+def specs_of(model: str, engine: str, prompt: str, tokens: int, label: str, variants: Variants, repeats: int) -> Any:
     """Complete specs of one experiment, the baseline first."""
     known, machine = techniques(), probe()
     work, protocol = Workload((prompt,), max_new_tokens=tokens), Protocol(1, repeats)
-    baseline = RunSpec(model, knobs={"precision": "bf16"}, workload=work, protocol=protocol, label=label)
+    baseline = RunSpec(model, engine, knobs={"precision": "bf16"}, workload=work, protocol=protocol, label=label)
     specs = [baseline, *(vary(baseline, changes, known).replace(label=name) for name, changes in variants)]
     return [plan_for(spec, known, engine_class(spec.engine), machine).spec for spec in specs]
 
@@ -78,7 +89,8 @@ def main() -> None:
     for name, title, prompt, tokens, label, variants in EXPERIMENTS:
         if args.only and name not in args.only:
             continue
-        specs, runner = specs_of(args.model, prompt, tokens, label, variants, args.repeats), Runner()
+        engine = "graph" if name.startswith("graph-") else "transformers"
+        specs, runner = specs_of(args.model, engine, prompt, tokens, label, variants, args.repeats), Runner()
         experiment = run_experiment(specs, runner, threading.Event())
         try:
             for _ in experiment:

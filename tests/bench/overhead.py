@@ -23,7 +23,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "browser")]
 
-from driver import CHROMIUM_FLAGS, Server, chromium_path, open_page, run, set_number, status, wait_done  # noqa: E402
+from driver import CHROMIUM_FLAGS, Server, choose_engine, chromium_path, open_page, run, set_number, status, wait_done  # noqa: E402
 from playwright.sync_api import expect, sync_playwright  # noqa: E402
 
 from playground.core.engine import Batch  # noqa: E402
@@ -59,6 +59,7 @@ def bare(tokens: int, passes: int) -> None:
 def opened(browser: Any, server: Server, tokens: int, passes: int) -> Any:
     """A visitor's page, set to this work."""
     page = open_page(browser, server.url)
+    choose_engine(page, "transformers")  # as the bare side, whatever is usual on this machine
     set_number(page, "max-new-tokens", tokens)
     set_number(page, "repeats", passes)
     set_number(page, "warmups", 1)

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from playground.cli import parser, wanted
+from playground.core.machine import Gpu, Machine
+from playground.core.problem import Problem
 from playground.engines import engines
 from playground.engines.fake import FakeEngine
 
@@ -196,3 +198,77 @@ def test_a_variant_with_another_engine_keeps_what_was_set_and_takes_its_defaults
         ("fixed", "off", 2),
     ]
     assert [spec.label for spec in specs] == ["baseline", "fixed", "fixed, KV cache off"]
+
+
+GPU = Gpu("H200", "u", (9, 0), 141 * 10**9, 140 * 10**9, "580")
+PACKAGES = dict.fromkeys(("torch", "transformers", "triton", "bitsandbytes", "accelerate"), "1")
+
+
+@pytest.fixture
+def with_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with a GPU, as far as the choice of what to run goes."""
+    machine = Machine("host", "cpu", 2, 16 * 10**9, 8 * 10**9, "cuda", (GPU,), packages=PACKAGES)
+    monkeypatch.setattr("playground.cli.probe", lambda: machine)
+
+
+def engines_of(*arguments: str) -> list[str]:
+    return [spec.engine for spec in wanted(parser().parse_args(["run", *arguments])).specs]
+
+
+@pytest.mark.usefixtures("with_gpu")
+def test_with_a_gpu_what_names_no_engine_runs_on_graph_with_its_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+    baseline, variant = wanted(parser().parse_args(["run", "--variant", "weight_only=int4"])).specs
+    assert (baseline.engine, baseline.knobs["kv_cache"], baseline.knobs["fusion"]) == ("graph", "static", "compile")
+    assert (variant.engine, variant.knobs["weight_only"], variant.knobs["attention"]) == ("graph", "int4", "split_kv")
+    assert engines_of("batch-size") == ["graph"] * 3
+    assert engines_of("--device", "cpu") == ["transformers"]
+    assert engines_of("--engine", "transformers") == ["transformers"]
+    assert engines_of("--variant", "engine=graph") == ["transformers", "graph"], "who names one engine is asked for both"
+    assert engines_of("launch-bound") == ["transformers", "transformers", "graph", "graph"]
+    assert engines_of("h200-smollm2-135m-quantization") == ["replay"] * 4
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.usefixtures("with_gpu")
+def test_a_file_that_names_its_engine_keeps_it_and_one_that_does_not_takes_the_usual_one(tmp_path: Path) -> None:
+    path = tmp_path / "mine.json"
+    for data, engine in (({"engine": "transformers"}, "transformers"), ({}, "graph")):
+        path.write_text(json.dumps({"model": "shape:tiny", **data}))
+        assert engines_of(str(path)) == [engine]
+
+
+@pytest.mark.usefixtures("with_gpu")
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (("--set", "attention=eager"), "Attention: the engine graph has no eager attention"),
+        (("--set", "precision=fp16", "--set", "quantization=int8"), "Quantization: with an outlier threshold int8 makes the host wait"),
+        (("--variant", "kv_cache=dynamic"), "KV cache: a captured graph reads its cache at a fixed address"),
+        (("kv-cache",), "KV cache: a captured graph reads its cache at a fixed address"),
+    ],
+)
+def test_settings_that_graph_cannot_have_leave_transformers_and_one_line_says_why(
+    arguments: tuple[str, ...], why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert set(engines_of(*arguments)) == {"transformers"}
+    err = capsys.readouterr().err
+    assert err.startswith(f"playground: Engine transformers, not graph: {why}")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.usefixtures("with_gpu")
+def test_a_model_that_graph_does_not_run_leaves_transformers_and_one_line_says_why(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    assert engines_of("--model", str(tmp_path), "--variant", "batch_size=2") == ["transformers"] * 2
+    families = "The engine graph runs the families llama, mistral, qwen2, qwen3, smollm3, not gpt2."
+    assert capsys.readouterr().err == f"playground: Engine transformers, not graph: {families}\n"
+
+
+def test_without_a_gpu_transformers_runs_what_names_no_engine(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("playground.cli.probe", lambda: Machine("host", "cpu", 2, 16, 8, no_cuda="no driver", packages=PACKAGES))
+    assert engines_of("--variant", "precision=fp32") == ["transformers"] * 2
+    with pytest.raises(Problem, match="No CUDA device: no driver"):
+        engines_of("--device", "cuda")
+    assert capsys.readouterr().err == ""

@@ -21,7 +21,7 @@ def test_a_metric_has_a_title_a_unit_a_direction_and_a_formula(name: str) -> Non
 
 
 def test_the_presets_of_the_main_job_are_there() -> None:
-    assert {"precision-ladder", "quantization", "kv-cache", "batch-size"} <= {preset.name for preset in experiments()}
+    assert {"precision-ladder", "quantization", "kv-cache", "batch-size", "launch-bound"} <= {preset.name for preset in experiments()}
 
 
 @pytest.mark.parametrize("preset", [*experiments(), *recorded()], ids=lambda p: p.name)

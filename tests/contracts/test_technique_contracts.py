@@ -102,7 +102,12 @@ def test_a_case_runs_on_a_tiny_model_and_its_evidence_holds(kind: type[Engine], 
         pytest.skip(reason)
     plan = tiny_plan(kind, case)
     engine = kind()
-    engine.load(plan, lambda event: None)
+    try:
+        engine.load(plan, lambda event: None)
+    except Problem as problem:  # the sizes of this model may not go with the value, which is then named
+        if problem.kind != "unsupported" or not any(str(value) in problem.message for value in case.values()):
+            raise
+        pytest.skip(problem.message)
     engine.setup(plan)
     rows = tuple((7, 8, 9, 10)[: 2 + row % 3] for row in range(int(plan.spec.knobs["batch_size"])))
     ticks = list(engine.generate(Batch(rows, 4)))

@@ -10,6 +10,8 @@ EXAMPLES: list[ev.Event] = [
     ev.Phase(1, "load", "x"),
     ev.Progress(1, "download", 5, 10),
     ev.Loaded(1, 0.5, {"config": {"layers": 2}}, {"versions": {"torch": "2"}}, True),
+    ev.Compiled(1, 12.5),
+    ev.Compiled(1, None),
     ev.Evidence(1, "precision", True, "272 of 272"),
     ev.Prepared(1, ("a\nb",), (3,), True),
     ev.BatchStart(1, "timed", 0, (0, 1), (3, 4)),

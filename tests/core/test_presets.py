@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 
 from playground.core.engine import Engine
+from playground.core.plan import complete
 from playground.core.problem import Problem
 from playground.engines import engines
 from playground.models.recording import recordings
-from playground.presets import experiment, experiments, specs_from
+from playground.presets import experiment, experiments, recorded, specs_from
+from playground.techniques import techniques
 
 
 def refused(data: object) -> str:
@@ -93,3 +95,41 @@ def test_a_variant_with_another_engine_takes_that_engines_defaults(monkeypatch: 
     assert [spec.knobs for spec in specs_from(there)] == [{"kv_cache": "dynamic", "precision": "fp32"}, {"precision": "fp32"}]
     back = {"baseline": {"engine": "fixed", "knobs": {"kv_cache": "dynamic"}}, "variant": [{"engine": "transformers"}]}
     assert [spec.knobs for spec in specs_from(back)] == [{"kv_cache": "dynamic"}] * 2
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ('{"model": "shape:tiny"}', False),
+        ('{"model": "shape:tiny", "engine": "transformers"}', True),
+        ('{"variants": [{"model": "shape:tiny"}, {"engine": "transformers"}]}', True),
+        ('{"variants": [{"model": "shape:tiny"}, {}]}', False),
+        ('{"baseline": {"engine": "transformers"}}', True),
+        ('{"baseline": {}, "variant": [{"precision": "fp32"}]}', False),
+        ('{"baseline": {}, "variant": [{"engine": "graph"}]}', True),
+    ],
+)
+def test_an_experiment_knows_whether_it_asks_for_engines(text: str, names: bool, tmp_path: Path) -> None:
+    path = tmp_path / "mine.json"
+    path.write_text(text)
+    assert experiment(path).names_engine is names
+
+
+def test_recordings_and_the_story_of_launches_ask_for_their_engines_and_the_other_presets_for_none() -> None:
+    assert {preset.name for preset in experiments() if preset.names_engine} == {"launch-bound"}
+    assert all(preset.names_engine for preset in recorded())
+
+
+def test_the_story_of_launches_is_one_model_without_and_with_captured_steps() -> None:
+    specs = next(preset for preset in experiments() if preset.name == "launch-bound").specs
+    assert {spec.model for spec in specs} == {"shape:llama-3.2-1b"}
+    full = [complete(spec, techniques()).knobs for spec in specs]
+    shown = [
+        (spec.engine, knobs["precision"], knobs["quantization"], knobs["weight_only"]) for spec, knobs in zip(specs, full, strict=True)
+    ]
+    assert shown == [
+        ("transformers", "bf16", "none", "none"),
+        ("transformers", "bf16", "nf4", "none"),
+        ("graph", "bf16", "none", "none"),
+        ("graph", "bf16", "none", "int4"),
+    ]

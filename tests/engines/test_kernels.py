@@ -153,13 +153,28 @@ def test_the_reduction_takes_several_rows(rows: int) -> None:
 
 
 @kernels
-@pytest.mark.parametrize(("rows", "inputs", "kind"), [(65, 128, "plain"), (1, 40, "plain"), (1, 192, "int4")])
-def test_shapes_without_a_kernel_are_refused(rows: int, inputs: int, kind: str) -> None:
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize("rows", [1, 3, 20])
+@pytest.mark.parametrize(("kind", "inputs"), [("int4", 576), ("int4", 224), ("int8", 288), ("int8", 68), ("plain", 68)])
+def test_columns_of_any_number_are_multiplied(kind: str, inputs: int, rows: int) -> None:
+    assert linear_error(rows, 140, inputs, kind, FP16, pairs=rows == 3, bias=True, chosen=None) < BOUNDS[FP16]
+
+
+@kernels
+@pytest.mark.parametrize("kind", ["plain", "int4"])
+def test_what_the_library_computes_is_the_same(kind: str) -> None:
+    from playground.engines.decode.linear_kernels import Config
+
+    assert linear_error(40, 96, 256, kind, FP16, pairs=True, bias=True, chosen=Config("library")) < BOUNDS[FP16]
+
+
+@kernels
+@pytest.mark.parametrize(("rows", "inputs", "columns"), [(65, 128, 128), (1, 128, 96)])
+def test_shapes_that_do_not_fit_are_refused(rows: int, inputs: int, columns: int) -> None:
     from playground.engines.decode.linear_kernels import small_linear
 
-    weight = torch.zeros(8, inputs // 2 if kind == "int4" else inputs, dtype=torch.uint8 if kind == "int4" else BF16)
     with pytest.raises(ValueError, match="no kernel"):
-        small_linear(torch.zeros(rows, inputs, dtype=BF16), weight, torch.zeros(8, 1), kind=kind)
+        small_linear(torch.zeros(rows, inputs, dtype=BF16), torch.zeros(8, columns, dtype=BF16))
 
 
 def attention_error(group: int, kv_heads: int, size: int, capacity: int, lengths: list[int], dtype: torch.dtype, chosen: Any) -> float:
@@ -272,6 +287,11 @@ def test_a_byte_of_int4_holds_columns_64_apart() -> None:
     assert torch.equal(packing.unpack(packed, scales, "int4", FP32), weight)
 
 
+@pytest.mark.parametrize(("columns", "groups"), [(576, 9), (224, 7), (256, 2)])
+def test_groups_are_as_large_as_divides_the_columns(columns: int, groups: int) -> None:
+    assert packing.pack(torch.randn(3, columns), "int4")[1].shape == (3, groups)
+
+
 @pytest.mark.parametrize("kind", packing.KINDS)
 def test_rows_of_zeros_stay_zeros_and_pieces_are_packed_alike(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     weight = torch.randn(7, 256).to(FP16)
@@ -285,7 +305,7 @@ def test_rows_of_zeros_stay_zeros_and_pieces_are_packed_alike(kind: str, monkeyp
 
 
 def test_what_cannot_be_packed_is_refused() -> None:
-    with pytest.raises(ValueError, match="128 divides"):
-        packing.pack(torch.zeros(4, 96), "int4")
+    with pytest.raises(ValueError, match="32 divides"):
+        packing.pack(torch.zeros(4, 80), "int4")
     with pytest.raises(ValueError, match="unknown kind"):
         packing.pack(torch.zeros(4, 128), "int3")

@@ -33,6 +33,7 @@ def test_ceilings_of_a_cpu_are_plausible_and_say_what_they_hold_for(dtype):
     assert 1e7 < found.matmul_flops < 1e14
     assert 1e8 < found.matvec_bytes_per_s < 1e12
     assert 1e-7 < found.launch_s < 1e-3
+    assert found.graph_kernel_s is None, "there are no CUDA graphs on a CPU"
     assert abs(datetime.now(UTC) - datetime.fromisoformat(found.measured_at)) < timedelta(minutes=1)
 
 
@@ -42,6 +43,11 @@ def test_what_another_version_stored_is_measured_again():
     assert known_ceilings({"a key": found}, "another key") is None
     assert known_ceilings({"a key": {**found, "matvec_bytes_per_s": None}}, "a key") is None
     assert known_ceilings({"a key": {**found, "of a later version": 1}}, "a key") is None
+    of_a_gpu = known_ceilings({"a key": {**found, "device": "cuda", "graph_kernel_s": 1.3e-6}}, "a key")
+    assert of_a_gpu is not None
+    assert of_a_gpu.graph_kernel_s == 1.3e-6
+    before_graphs = {name: value for name, value in found.items() if name != "graph_kernel_s"}
+    assert known_ceilings({"a key": before_graphs}, "a key") is None
 
 
 def test_the_copy_is_as_fast_as_a_plain_one_of_the_same_size():

@@ -4,7 +4,7 @@ import pytest
 
 from playground.core.problem import Problem
 from playground.core.technique import Footprint
-from playground.measure.estimate import estimate, kv_bytes_per_token, parameters
+from playground.measure.estimate import estimate, kv_bytes_per_token, parameters, tokens_allocated
 
 SMOLLM2_135M = {
     "model_type": "llama", "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9,
@@ -113,6 +113,15 @@ def test_the_kv_cache_counts_prompt_and_output_of_each_row():
     assert per_row.kv_cache_bytes == 128 * 1024 * 128
     assert estimate(LLAMA_8B, Footprint(weight_bits=16, kv_bits=16, rows=8), 100, 28).kv_cache_bytes == 8 * 128 * 1024 * 128
     assert estimate(LLAMA_8B, Footprint(weight_bits=16, kv_bits=16, kv_share=0), 100, 28).kv_cache_bytes == 0
+
+
+def test_a_cache_in_buckets_is_counted_at_the_size_that_is_allocated():
+    bucketed = Footprint(weight_bits=16, kv_bits=16, kv_bucketed=True)
+    # The last token is never fed back: 129 of 130 tokens are cached, and the smallest buckets are 128 and 192.
+    assert [tokens_allocated(bucketed, tokens) for tokens in (100, 129, 130, 193, 194)] == [128, 128, 192, 192, 256]
+    assert tokens_allocated(Footprint(), 130) == 130
+    assert estimate(LLAMA_8B, bucketed, 100, 30).kv_cache_bytes == 192 * 128 * 1024
+    assert estimate(LLAMA_8B, Footprint(weight_bits=16, kv_bits=16), 100, 30).kv_cache_bytes == 130 * 128 * 1024
 
 
 def test_activations_by_hand_and_the_total_is_the_sum():

@@ -6,7 +6,7 @@ import json
 import pytest
 from scripted_runs import CONFIG, MS, batch, run
 
-from playground.core.events import BatchEnd, BatchStart, Cancelled, Done, Gauge, Loaded, Memory, Output, Score, Tick
+from playground.core.events import BatchEnd, BatchStart, Cancelled, Compiled, Done, Gauge, Loaded, Memory, Output, Score, Tick
 from playground.core.spec import Protocol, RunSpec, Workload
 from playground.measure.metrics import METRICS, derive
 from playground.measure.trace import Trace
@@ -75,6 +75,18 @@ def test_a_model_that_was_still_loaded_has_no_load_time_and_no_cold_call():
     events = [dataclasses.replace(event, reused=True) if isinstance(event, Loaded) else event for event in TWO_REPEATS]
     assert "still loaded" in missing(events, "load_s")
     assert "earlier run" in missing(events, "cold_ttft_s")
+
+
+def test_compiling_has_a_time_of_its_own_unless_nothing_was_compiled():
+    def events(*compiled):
+        return [*TWO_REPEATS[:2], *compiled, *TWO_REPEATS[2:]]
+
+    found = values(events(Compiled(0, 3.25)))
+    assert (found["compile_s"].value, found["compile_s"].ci95) == (3.25, None)
+    assert found["load_s"].value == 1.5, "it is no part of loading"
+    assert found["cold_ttft_s"].value == pytest.approx(0.090), "nor of the first pass"
+    assert "earlier run" in missing(events(Compiled(0, None)), "compile_s")
+    assert "nothing is compiled" in missing(TWO_REPEATS, "compile_s")
 
 
 def test_without_a_warm_up_there_is_no_cold_figure():

@@ -136,6 +136,54 @@ def test_on_a_cpu_calling_operators_comes_on_top_of_their_work():
     assert predict(Work(4e9, 1e11, 1000), replace(GPU, device="cpu")).seconds == pytest.approx(4e-3 + 3e-3)
 
 
+CAPTURED = replace(HALF, captured=True, kv_bucketed=True, kv_padded=True)
+
+
+def test_in_a_graph_launches_cost_what_a_small_kernel_takes_there_on_top_of_the_work():
+    ceilings = replace(GPU, graph_kernel_s=5e-7)
+    busy = Work(4e9, 1e11, 100, captured=True)  # 4 ms of memory, 1 ms of arithmetic, 100 kernels of half a microsecond
+    assert predict(busy, ceilings).seconds == pytest.approx(4e-3 + 5e-5)
+    assert predict(busy, ceilings).bound == "memory"
+    small = predict(Work(1e6, 1e6, 100, captured=True), ceilings)
+    assert (small.bound, small.seconds) == ("launch", pytest.approx(1e-6 + 5e-5))
+    assert predict(busy, GPU).seconds == pytest.approx(4e-3), "no figure of a kernel in a graph: none is added"
+    assert predict(replace(busy, captured=False), ceilings).seconds == pytest.approx(4e-3), "the host launches while the GPU works"
+
+
+def test_a_step_is_captured_and_a_prefill_or_a_step_without_a_cache_is_not():
+    assert decode_work(SMALL, CAPTURED, 10).captured
+    assert not decode_work(SMALL, HALF, 10).captured
+    assert not prefill_work(SMALL, CAPTURED, 10).captured
+    assert not decode_work(SMALL, replace(CAPTURED, kv_share=0.0), 10).captured
+    assert decode_work(SMALL, CAPTURED, 10).times(3).captured
+
+
+def test_a_captured_run_by_hand():
+    ceilings = replace(GPU, copy_bytes_per_s=1e9, graph_kernel_s=1e-7)
+    found = predict_run(SMALL, CAPTURED, ceilings, 100, 29)
+    # 128 places are read in each step and one is written; of 29 tokens the middle step has 113.5 before it, which plays no part here
+    moved = 3424 + (128 + 1 - 12) * 16 * 2
+    assert found.step_s == pytest.approx(moved / 1e9 + 99 * 1e-7)
+    assert found.decode_bound == "launch"
+    assert found.ttft_s == pytest.approx(99 * 2.2e-6), "the prompt's pass is launched by the host"
+    assert found.output_tokens_per_s == pytest.approx(29 / (found.ttft_s + 28 * found.step_s))
+    assert found.kv_cache_bytes == 128 * 16 * 2
+    split = predict_run(SMALL, replace(CAPTURED, kv_padded=False), ceilings, 100, 29)
+    assert split.step_s == pytest.approx((3424 + (113.5 + 2 - 12) * 16 * 2) / 1e9 + 99 * 1e-7), "split_kv reads what is filled"
+    assert split.kv_cache_bytes == found.kv_cache_bytes
+
+
+def test_the_engine_graph_is_predicted_as_captured_on_a_gpu_alone():
+    from playground.engines import engine_class
+
+    graph, spec = engine_class("graph"), RunSpec(knobs={"precision": "bf16"})
+    there, here = (footprint_of(spec, techniques(), graph, device) for device in ("cuda", "cpu"))
+    assert (there.captured, there.kv_bucketed, there.kv_padded, there.kv_copied) == (True, True, False, False)
+    assert (here.captured, here.kv_bucketed, here.kv_padded, here.kv_copied) == (False, True, True, False)
+    off = footprint_of(RunSpec(knobs={"kv_cache": "off"}), techniques(), graph, "cuda")
+    assert (off.captured, off.kv_bucketed) == (False, False)
+
+
 def test_a_run_is_a_prefill_and_one_step_less_than_its_tokens():
     found = predict_run(SMALL, replace(HALF, rows=2), GPU, 6, 11)
     # everything is launches here: 99 of them at 2.2 us

@@ -102,6 +102,16 @@ def test_peek_fetches_the_small_config_and_no_weights(hub):
     assert peek("someone/nothing") is None
 
 
+def test_a_peek_that_must_answer_at_once_asks_no_hub_and_knows_what_was_fetched(hub):
+    hub.add("someone/model", {"config.json": CONFIG, "model.safetensors": safetensors_bytes()})
+    assert peek("someone/model", ask_hub=False) is None
+    assert hub.asked == []
+    peek("someone/model")
+    before = list(hub.asked)
+    assert peek("someone/model", ask_hub=False).config["max_position_embeddings"] == 64
+    assert hub.asked == before
+
+
 def test_the_default_model_comes_from_the_hub_where_one_answers(hub):
     hub.add("HuggingFaceTB/SmolLM2-135M-Instruct", {"config.json": CONFIG, "model.safetensors": safetensors_bytes()})
     model = resolve("smollm2-135m-instruct", lambda event: None)

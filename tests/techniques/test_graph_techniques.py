@@ -14,6 +14,7 @@ from playground.core.plan import complete, footprint_of
 from playground.core.problem import Problem
 from playground.core.spec import RunSpec
 from playground.core.technique import Footprint
+from playground.engines import engines
 from playground.measure.estimate import estimate
 from playground.techniques import fusion, techniques
 from playground.techniques.setup import TransformersSetup
@@ -99,6 +100,15 @@ def linear() -> torch.nn.Linear:
         ("weight_only", {"weight_only": "fp8"}, "cpu", "fp8 needs a GPU: choose int8"),
         ("weight_only", {"weight_only": "fp8"}, "cuda", None),
         ("weight_only", {"weight_only": "int4"}, "cpu", None),
+        ("quantization", {"quantization": "int8", "int8_threshold": 6.0}, "cuda", "choose weight-only int8, or int8_threshold 0."),
+        ("quantization", {"quantization": "int8", "int8_threshold": 0.0}, "cuda", None),
+        ("quantization", {"quantization": "int8", "int8_threshold": 6.0}, "cpu", None),
+        ("quantization", {"quantization": "nf4", "int8_threshold": 6.0}, "cuda", None),
+        ("fusion", {"fusion": "compile", "quantization": "nf4"}, "cpu", "choose off, or weight-only int4 in place of nf4."),
+        ("fusion", {"fusion": "compile", "quantization": "fp4"}, "cpu", "in place of fp4."),
+        ("fusion", {"fusion": "off", "quantization": "nf4"}, "cpu", None),
+        ("fusion", {"fusion": "compile", "quantization": "nf4"}, "cuda", None),
+        ("fusion", {"fusion": "compile", "quantization": "none"}, "cpu", None),
     ],
 )
 def test_the_engine_graph_refuses_what_a_captured_step_cannot_have(name: str, knobs: Any, device: str, reason: str | None) -> None:
@@ -156,9 +166,30 @@ def test_packed_weights_take_their_bits_and_all_others_sixteen(kind: str, bits: 
     assert estimate(LLAMA_1B, footprint, 10, 10).weights_bytes == pytest.approx(expected, abs=1)
 
 
-def test_weights_are_written_out_for_more_than_64_tokens_in_the_precision_of_the_activations() -> None:
+def test_weights_are_written_out_for_more_than_256_tokens_in_the_precision_of_the_activations() -> None:
     found = known("weight_only").footprint(full(weight_only="int4"), Footprint(weight_bits=16.0))
-    assert (found.unpack_above, found.unpacked_bits, found.linear_kernels) == (64, 16.0, 1.0)
+    assert (found.unpack_above, found.unpacked_bits, found.linear_kernels) == (256, 16.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "device", "above"), [("int4", "cpu", 0), ("none", "cpu", None), ("int4", "cuda", 256), ("none", "cuda", None)]
+)
+def test_on_a_cpu_packed_weights_are_written_out_in_every_step(kind: str, device: str, above: int | None) -> None:
+    spec = RunSpec(knobs={"weight_only": kind})
+    assert footprint_of(spec, techniques(), engines()["graph"], device).unpack_above == above
+
+
+def test_a_fused_layer_is_ten_kernels() -> None:
+    knobs = {"fusion": "compile", "attention": "split_kv", "kv_cache": "static"}
+    assert footprint_of(RunSpec(knobs=knobs), techniques(), engines()["graph"], "cuda").layer_kernels == 10
+
+
+def test_packed_weights_make_the_first_token_wait_and_one_kind_of_them_is_as_another() -> None:
+    expect = known("weight_only").expect
+    plain, int8, int4 = (full(weight_only=kind) for kind in ("none", "int8", "int4"))
+    assert (expect(int8, plain)["ttft_s"], expect(plain, int4)["ttft_s"]) == ("up", "down")
+    assert "ttft_s" not in expect(int4, int8)
+    assert (expect(int4, plain)["itl_s"], expect(int4, int8)["itl_s"]) == ("down", "down")
 
 
 def test_split_kv_reads_no_padding_of_a_static_cache() -> None:

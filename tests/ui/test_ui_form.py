@@ -15,7 +15,7 @@ from playground.engines import engines
 from playground.presets import experiments, recorded
 from playground.techniques import techniques
 from playground.ui.availability import World, device_state, engine_state, knob_state
-from playground.ui.fields import fill, keeping_place, read, refresh, settled
+from playground.ui.fields import fill, read, refresh, settled
 from playground.ui.form import Draft, column_names, draft_of, specs_of
 
 PACKAGES = {"bitsandbytes": "0.50", "accelerate": "1.0", "torch": "2.13", "transformers": "5.23"}
@@ -173,25 +173,6 @@ def test_a_refresh_shows_only_what_differs_and_disables_with_reasons() -> None:
     assert (props["add"]["visible"], props["remove"]["visible"]) == (True, False)
 
 
-def test_a_preset_keeps_the_model_and_engine_of_the_page_unless_it_names_others() -> None:
-    current = Draft(model="shape:tiny", engine="fake", device="cpu")
-    (kept,), remark = keeping_place([RunSpec(workload=Workload(max_new_tokens=7))], current, WORLD)
-    assert (kept.model, kept.engine, kept.device, kept.workload.max_new_tokens, remark) == ("shape:tiny", "fake", "cpu", 7, "")
-    (other,), _ = keeping_place([RunSpec(model="shape:qwen3-0.6b")], current, WORLD)
-    assert (other.model, other.engine) == ("shape:qwen3-0.6b", "transformers")
-    compared, _ = keeping_place([RunSpec(), RunSpec(engine="fixed")], Draft(engine="fixed"), TWO)
-    assert [spec.engine for spec in compared] == ["transformers", "fixed"], "a preset that compares engines keeps them"
-
-
-def test_a_preset_that_the_engine_of_the_page_cannot_run_goes_back_to_its_own_and_says_so() -> None:
-    current = Draft(model="shape:tiny", engine="fixed")
-    kept, remark = keeping_place([RunSpec(knobs={"kv_cache": "off"}), RunSpec()], current, TWO)
-    assert ([spec.engine for spec in kept], remark) == (["fixed", "fixed"], "")
-    back, remark = keeping_place([RunSpec(knobs={"kv_cache": "off"}), RunSpec(knobs={"kv_cache": "dynamic"})], current, TWO)
-    assert [(spec.model, spec.engine) for spec in back] == [("shape:tiny", "transformers")] * 2
-    assert remark == "The engine fixed cannot run this experiment, so it is set to transformers. KV cache: it cannot grow."
-
-
 def test_a_variant_with_another_engine_takes_its_defaults_and_keeps_what_was_chosen() -> None:
     draft = Draft(
         knobs={"precision": "fp32", "kv_cache": "dynamic"}, variants=({"engine": "fixed"}, {"engine": "fixed", "kv_cache": "off"})
@@ -227,11 +208,11 @@ def test_what_follows_from_another_engine_is_said_and_stands_in_the_controls() -
 
 def test_choosing_the_baselines_engine_moves_the_knobs_that_nobody_changed() -> None:
     draft = Draft(engine="fixed", knobs={"precision": "fp32", "kv_cache": "dynamic", "attention": "sdpa"})
-    props = settled(draft, ("transformers", "auto"), TWO)
+    _, props = settled(draft, ("transformers", "auto"), TWO)
     assert (props["0.kv_cache"]["value"], props["place"]["value"]) == ("static", ("fixed", "auto"))
     assert "value" not in props["0.precision"]
-    again = settled(draft, ("fixed", "auto"), TWO)
+    _, again = settled(draft, ("fixed", "auto"), TWO)
     assert "value" not in again["0.kv_cache"], "only a change of place moves knobs"
-    assert settled(Draft(engine="fixed", device="cuda", knobs=draft.knobs), ("fixed", "cpu"), TWO)["0.attention"]["value"] == "eager"
+    assert settled(Draft(engine="fixed", device="cuda", knobs=draft.knobs), ("fixed", "cpu"), TWO)[1]["0.attention"]["value"] == "eager"
     off = Draft(knobs={**draft.knobs, "kv_cache": "off"})
-    assert "value" not in settled(off, ("fixed", "auto"), TWO)["0.kv_cache"]
+    assert "value" not in settled(off, ("fixed", "auto"), TWO)[1]["0.kv_cache"]

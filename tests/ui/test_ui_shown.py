@@ -163,10 +163,22 @@ def test_the_results_say_on_what_quality_was_measured_and_old_results_do_not() -
 
 
 def test_every_phase_of_a_run_is_told_in_words() -> None:
-    for phase in ("round", "load", "ceilings", "prepare", "evidence", "warmup", "timed", "energy", "quality", "profile"):
+    for phase in ("round", "load", "ceilings", "prepare", "compile", "evidence", "warmup", "timed", "energy", "quality", "profile"):
         html = column_html(viewed((0, ev.Phase(1, phase))), 0, 0, None, None)
         assert f'<p class="phase">{PHASES[phase]}</p>' in html
-    assert len(PHASES) == 10
+    assert len(PHASES) == 11
+
+
+def test_compile_time_stands_beside_the_load_time_and_the_cold_first_call() -> None:
+    waits = {"cold_ttft_s": metric(0.31, "s"), "load_s": metric(1.25, "s")}
+    fused = document((0.01, 0.01, 0.01), **waits, compile_s=metric(42.5, "s"))
+    plain = document((0.02, 0.02, 0.02), **waits, compile_s=metric(None, "s", reason="this engine compiles nothing"))
+    html = comparison_html([plain, fused], ["A", "B"])
+    rows = [row for row in html.split("<tr") if any(title in row for title in ("Time to first token, cold", "Load time", "Compile time"))]
+    assert len(rows) == 3
+    assert html.index("Time to first token, cold") < html.index("Load time") < html.index("Compile time")
+    assert "42.5 s" in rows[2]
+    assert "this engine compiles nothing" in rows[2]
 
 
 def test_a_damaged_file_of_results_is_told_in_the_history(tmp_path: Path) -> None:

@@ -16,10 +16,11 @@ from torch import nn
 from torch.profiler import record_function
 
 from playground.core.problem import Problem
-from playground.engines.decode.packing import GROUP, pack, unpack
+from playground.engines.decode.packing import GROUPS, group_of, pack, unpack
 from playground.measure.step_profile import MARK
 
-FEW_ROWS = 64  # at most: beyond, the library's products are as fast, and packed weights are written out first
+FEW_ROWS = 64  # at most: beyond, the library's products are as fast
+PARTS = 4  # of that many rows: up to here packed weights are read again for each part, beyond they are written out first
 JOINTS = {"attention": ("q_proj", "k_proj", "v_proj"), "MLP": ("gate_proj", "up_proj")}
 
 
@@ -49,8 +50,12 @@ class PackedLinear(nn.Module):
 
     def forward(self, x: torch.Tensor, pairs: bool = False) -> torch.Tensor:
         """As SmallLinear; many rows at once are multiplied with weights that are written out for them."""
+        own = (self.weight, self.scales, self.bias, self.kind, pairs, self.part)
         if _is_small(x):
-            return torch.ops.playground.linear(x, self.weight, self.scales, self.bias, self.kind, pairs, self.part)
+            return torch.ops.playground.linear(x, *own)
+        if _is_small(x, PARTS):
+            products = [torch.ops.playground.linear(part, *own) for part in x.flatten(0, -2).split(FEW_ROWS)]
+            return torch.cat(products).unflatten(0, x.shape[:-1])
         return _paired(nn.functional.linear(x, unpack(self.weight, self.scales, self.kind, self.dtype), self.bias), pairs)
 
 
@@ -101,8 +106,9 @@ def install(model: Any, *, join: bool, kind: str) -> None:
 
 
 def _replace(owner: nn.Module, name: str, linear: nn.Linear, part: str, join: bool, kind: str) -> None:
-    if kind == "int4" and linear.in_features % GROUP:
-        why = f"int4 packs the columns of a weight in groups of {GROUP}, and a layer of this model has {linear.in_features} of them."
+    if kind == "int4" and not group_of(linear.in_features):
+        groups = f"{GROUPS[0]}, {GROUPS[1]} or {GROUPS[2]}"
+        why = f"int4 packs the columns of a weight in groups of {groups}, and a layer of this model has {linear.in_features} of them."
         raise Problem("unsupported", f"{why} Choose int8.")
     if kind != "none":
         setattr(owner, name, PackedLinear(linear, kind, part))
@@ -142,8 +148,8 @@ def _paired(both: torch.Tensor, pairs: bool) -> torch.Tensor:
     return nn.functional.silu(gate) * up
 
 
-def _is_small(x: torch.Tensor) -> bool:
-    return bool(x.is_cuda) and x.dtype != torch.float32 and x.numel() // x.shape[-1] <= FEW_ROWS
+def _is_small(x: torch.Tensor, parts: int = 1) -> bool:
+    return bool(x.is_cuda) and x.dtype != torch.float32 and x.numel() // x.shape[-1] <= FEW_ROWS * parts
 
 
 @torch.library.custom_op("playground::linear", mutates_args=())

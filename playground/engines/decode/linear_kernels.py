@@ -20,10 +20,11 @@ import triton
 import triton.language as tl
 from torch.nn import functional
 
+from playground.engines.decode.packing import group_of, unpack
 from playground.engines.decode.unpack_kernels import HIGH_OFFSET, LOW_OFFSET, float_nibbles, half_nibbles, to_float, to_half
 
 MOST_ROWS = 64
-SMALLEST_K = {"plain": 32, "int8": 32, "fp8": 32, "int4": 128}
+COLUMNS = 32  # the kernels take weights with multiples of so many
 COUNTERS = 4096
 WIDTH = tl.constexpr(8)  # elements of a row that a thread reads at once: as many weights as activations, so that they meet in its registers
 
@@ -56,7 +57,8 @@ def config(rows: int, outputs: int, inputs: int, kind: str, pairs: bool = False,
         chosen = Config("dot", 128, 64, 8, 4) if triton.cdiv(outputs, 128) > 3 * processors else Config("library")
     if chosen.split_k == 0:
         chosen = replace(chosen, split_k=_split(chosen, outputs, inputs, kind, processors))
-    return replace(chosen, block_k=min(chosen.block_k, triton.next_power_of_2(inputs)))
+    step = group_of(inputs) if kind == "int4" and chosen.kernel == "dot" else triton.next_power_of_2(inputs)
+    return replace(chosen, block_k=min(chosen.block_k, step))
 
 
 def _one_row(inputs: int, kind: str, pairs: bool) -> Config:
@@ -93,12 +95,12 @@ def small_linear(
     """
     rows, inputs = x.shape
     outputs = weight.shape[0] // 2 if silu_pairs else weight.shape[0]
-    if not 1 <= rows <= MOST_ROWS or inputs % SMALLEST_K[kind] or weight.shape[1] * (2 if kind == "int4" else 1) != inputs:
+    if not 1 <= rows <= MOST_ROWS or weight.shape[1] * (2 if kind == "int4" else 1) != inputs:
         raise ValueError(f"no kernel for {tuple(x.shape)} times {tuple(weight.shape)} ({kind})")
     x = x if x.stride(1) == 1 else x.contiguous()
     chosen = chosen or config(rows, outputs, inputs, kind, silu_pairs, processors_of(x.device))
-    if chosen.kernel == "library":
-        return functional.linear(x, weight, bias)
+    if chosen.kernel == "library" or inputs % COLUMNS:
+        return _library(x, weight, scales, bias, kind, silu_pairs)
     out = torch.empty((rows, outputs), dtype=x.dtype, device=x.device)
     common = {
         "KIND": kind,
@@ -108,6 +110,7 @@ def small_linear(
         "BLOCK_N": chosen.block_n,
         "BLOCK_K": chosen.block_k,
         "K": inputs,
+        "GROUP": group_of(inputs),
         "ASM": not triton.knobs.runtime.interpret,
         "num_warps": chosen.warps,
         "num_stages": chosen.stages,
@@ -124,6 +127,17 @@ def small_linear(
         parts, counters = torch.empty(size, dtype=torch.float32, device=x.device), counters_of(x.device, blocks)
     _dot[(blocks, chosen.split_k)](*arguments, parts, counters, *sizes, SPLIT=chosen.split_k, **common)
     return out
+
+
+def _library(
+    x: torch.Tensor, weight: torch.Tensor, scales: torch.Tensor | None, bias: torch.Tensor | None, kind: str, pairs: bool
+) -> torch.Tensor:
+    plain = weight if scales is None else unpack(weight, scales, kind, x.dtype)
+    both = functional.linear(x, plain, bias)
+    if not pairs:
+        return both
+    gate, up = both.chunk(2, dim=1)
+    return functional.silu(gate) * up
 
 
 @functools.cache
@@ -147,7 +161,7 @@ def counters_of(device: torch.device, count: int) -> torch.Tensor:
 def _reduce(
     x, weight, scales, bias, out, M, N, stride_x,
     KIND: tl.constexpr, PAIRS: tl.constexpr, BIAS: tl.constexpr, MP: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
-    K: tl.constexpr, ASM: tl.constexpr,
+    K: tl.constexpr, GROUP: tl.constexpr, ASM: tl.constexpr,
 ):  # fmt: skip
     """Rows BLOCK_N * program .. of the weight (plain, int8, fp8) times all of x, on the ordinary units."""
     rows = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
@@ -179,28 +193,28 @@ def _reduce(
 def _reduce_int4(
     x, weight, scales, bias, out, M, N, stride_x,
     KIND: tl.constexpr, PAIRS: tl.constexpr, BIAS: tl.constexpr, MP: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
-    K: tl.constexpr, ASM: tl.constexpr,
+    K: tl.constexpr, GROUP: tl.constexpr, ASM: tl.constexpr,
 ):  # fmt: skip
-    """As _reduce for int4 and one row: tiles are [groups, BLOCK_N, 64 bytes], and x has [groups, 64] low and as many high columns."""
+    """As _reduce for int4 and one row: tiles are [groups, BLOCK_N, GROUP / 2 bytes], and x has [groups, GROUP / 2] low and as many high columns."""
     rows = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     EVEN_K: tl.constexpr = K % BLOCK_K == 0
     near = tl.minimum(rows, N - 1).to(tl.int64)
-    group = tl.arange(0, BLOCK_K // 128)
-    byte = tl.max_contiguous(tl.arange(0, 64), WIDTH)[None, None, :]
-    places = weight + near[None, :, None] * (K // 2) + (group * 64)[:, None, None] + byte
-    steps = scales + near[None, :] * (K // 128) + group[:, None]
-    activations = x + (group * 128)[:, None, None] + byte
-    sums = tl.zeros((BLOCK_K // 128, BLOCK_N), tl.float32)
-    ups = tl.zeros((BLOCK_K // 128, BLOCK_N), tl.float32)
+    group = tl.arange(0, BLOCK_K // GROUP)
+    byte = tl.max_contiguous(tl.arange(0, GROUP // 2), WIDTH)[None, None, :]
+    places = weight + near[None, :, None] * (K // 2) + (group * (GROUP // 2))[:, None, None] + byte
+    steps = scales + near[None, :] * (K // GROUP) + group[:, None]
+    activations = x + (group * GROUP)[:, None, None] + byte
+    sums = tl.zeros((BLOCK_K // GROUP, BLOCK_N), tl.float32)
+    ups = tl.zeros((BLOCK_K // GROUP, BLOCK_N), tl.float32)
     for k in range(0, K, BLOCK_K):
-        left = K // 128 - k // 128
+        left = K // GROUP - k // GROUP
         w = _load(places + k // 2, group[:, None, None], left, EVEN_K)
-        s = _load(steps + k // 128, group[:, None], left, EVEN_K).to(tl.float32)
+        s = _load(steps + k // GROUP, group[:, None], left, EVEN_K).to(tl.float32)
         if PAIRS:
             v = _load(places + N.to(tl.int64) * (K // 2) + k // 2, group[:, None, None], left, EVEN_K)
-            t = _load(steps + N.to(tl.int64) * (K // 128) + k // 128, group[:, None], left, EVEN_K).to(tl.float32)
+            t = _load(steps + N.to(tl.int64) * (K // GROUP) + k // GROUP, group[:, None], left, EVEN_K).to(tl.float32)
         low = _load(activations + k, group[:, None, None], left, EVEN_K).to(tl.float32)
-        high = _load(activations + k + 64, group[:, None, None], left, EVEN_K).to(tl.float32)
+        high = _load(activations + k + GROUP // 2, group[:, None, None], left, EVEN_K).to(tl.float32)
         excess = tl.sum(low * LOW_OFFSET + high * HIGH_OFFSET, 2)
         a, b = float_nibbles(w, ASM)
         sums += (tl.sum(a * low + b * high, 2) - excess) * s
@@ -218,7 +232,7 @@ def _reduce_int4(
 def _dot(
     x, weight, scales, bias, out, parts, counters, M, N, stride_x,
     KIND: tl.constexpr, PAIRS: tl.constexpr, BIAS: tl.constexpr, MP: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
-    K: tl.constexpr, ASM: tl.constexpr, SPLIT: tl.constexpr,
+    K: tl.constexpr, GROUP: tl.constexpr, ASM: tl.constexpr, SPLIT: tl.constexpr,
 ):  # fmt: skip
     """A block of rows of the weight and one of SPLIT parts of the columns, times x transposed, on the tensor cores."""
     block, split = tl.program_id(0), tl.program_id(1)
@@ -229,7 +243,7 @@ def _dot(
     places = weight + near[:, None] * (K // PACK) + columns[None, :]
     steps = scales
     if KIND == "int4":
-        steps = scales + near * (K // 128)
+        steps = scales + near * (K // GROUP)
     m = tl.arange(0, MP)
     activations = x + columns[:, None] + tl.minimum(m, M - 1)[None, :] * stride_x
     sums = tl.zeros((BLOCK_N, MP), tl.float32)
@@ -243,11 +257,11 @@ def _dot(
             v = _load(places + N.to(tl.int64) * (K // PACK) + k // PACK, (columns + k // PACK)[None, :], K // PACK, EVEN_K)
         a = _load(activations + k, (columns + k)[:, None], K, EVEN_K)
         if KIND == "int4":
-            b = _load(activations + k + 64, (columns + k)[:, None], K, EVEN_K)
-            s = tl.load(steps + k // 128, mask=k < K, other=0.0).to(tl.float32)
+            b = _load(activations + k + GROUP // 2, (columns + k)[:, None], K, EVEN_K)
+            s = tl.load(steps + k // GROUP, mask=k < K, other=0.0).to(tl.float32)
             sums += _group_dot(w, a, b, ASM) * s[:, None]
             if PAIRS:
-                t = tl.load(steps + N.to(tl.int64) * (K // 128) + k // 128, mask=k < K, other=0.0).to(tl.float32)
+                t = tl.load(steps + N.to(tl.int64) * (K // GROUP) + k // GROUP, mask=k < K, other=0.0).to(tl.float32)
                 ups += _group_dot(v, a, b, ASM) * t[:, None]
         else:
             sums = tl.dot(to_half(w, a.dtype), a, sums)

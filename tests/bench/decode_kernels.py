@@ -3,7 +3,7 @@
 Every call is timed inside a captured CUDA graph of many calls on different weights (more in all than the L2 cache holds), after its result
 was compared with float32. Prints the best configuration of each case; --out keeps every one that was tried::
 
-    python tests/bench/kernels.py --quick --out kernels.json
+    python tests/bench/decode_kernels.py --quick --out kernels.json
 """
 
 from __future__ import annotations
