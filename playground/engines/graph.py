@@ -42,6 +42,7 @@ class GraphEngine(TransformersEngine):
 
     compiled = False  # whether the compiled layer has run
     keeps_cache = True
+    ahead = 0  # steps launched before the tokens of the one before are read
 
     @classmethod
     def defaults(cls, device: str) -> Mapping[str, KnobValue]:
@@ -89,6 +90,7 @@ class GraphEngine(TransformersEngine):
             if fused and "quantization_config" in self.options.load:  # bitsandbytes' layers change at first use: before they are compiled
                 self.model(torch.zeros(1, 1, dtype=torch.long, device=plan.device), use_cache=False)
         self._synchronize()
+        self.ahead = 1 if plan.device == "cuda" else 0
         self.steps: dict[tuple[Any, ...], Any] = {}
         self.stale: set[tuple[Any, ...]] = set()
         return {**facts, "load_s": facts["load_s"] + time.perf_counter() - started}
@@ -136,10 +138,9 @@ class GraphEngine(TransformersEngine):
         self.last_step_tokens = 1 if batch.max_new_tokens > 1 else None
         ended = [token in eos for token in tokens]
         flights: deque[Any] = deque()
-        ahead = 1 if self.options.device == "cuda" else 0
         left = batch.max_new_tokens - 1
         while (left or flights) and not all(ended):
-            while left and len(flights) <= ahead:
+            while left and len(flights) <= self.ahead:
                 with torch.inference_mode():
                     flights.append(step.launch())
                 left -= 1
@@ -258,9 +259,14 @@ class GraphEngine(TransformersEngine):
     def profile(self, batch: Batch) -> Profile:
         """Kernels and their time from a replayed step. Its parts from one that was launched kernel by kernel, since only then it is known
         what launched them."""
-        whole = super().profile(batch)
-        if self.options.device != "cuda" or not self.keeps_cache:
-            return whole
+        ahead, self.ahead = self.ahead, 0  # a step that is under way already would be counted as well
+        try:
+            whole = super().profile(batch)
+            return self._with_parts(whole, batch) if self.options.device == "cuda" and self.keeps_cache else whole
+        finally:
+            self.ahead = ahead
+
+    def _with_parts(self, whole: Profile, batch: Batch) -> Profile:
         step = self._step(replace(batch, ignore_eos=True))  # the one that is profiled
         graph, logits = step.graph, step.logits
         step.graph = None

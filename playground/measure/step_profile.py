@@ -3,9 +3,9 @@
 Hooks on the model's modules mark the parts while the step runs and are gone afterwards: a module's role is read from its name and class,
 so any Hugging Face decoder will do. What runs inside two parts belongs to the inner one (a norm inside attention is norms). Sampling is
 what the step does after the model's forward pass; residual sums, rotary tables and masks are everything else. On a GPU the seconds are
-those of kernels, counted where the operator that launched them ran (a kernel that no operator launched is everything else); copies and
-fills of memory are no kernels. On a CPU they are those of operators, each without the operators that it calls; the interpreter's own time
-is in none. Example::
+those of kernels, counted where the operator that launched them ran, or to the part that the operator itself marks (a kernel that no
+operator launched is everything else); copies and fills of memory are no kernels. On a CPU they are those of operators, each without the
+operators that it calls; the interpreter's own time is in none. Example::
 
     profile_step(model, lambda: next(steps), "cuda", rows=1, cached_tokens=40).parts["attention"]
 """
@@ -67,7 +67,7 @@ def kernel_parts(events: Iterable[Any]) -> dict[str, float]:
     """Seconds of kernels by part, from the profiler's events."""
     events = list(events)
     launched = [
-        (event.time_range.start, kernel.duration * 1e-6)
+        (_middle(event), kernel.duration * 1e-6)
         for event in events
         if _is_operator(event)
         for kernel in event.kernels
@@ -112,6 +112,11 @@ def _spans(events: Iterable[Any]) -> list[Span]:
 
 def _on_cpu(event: Any) -> bool:
     return bool(event.device_type.name == "CPU")
+
+
+def _middle(event: Any) -> float:
+    """A moment that belongs to a mark around an operator, and to one that the operator sets itself."""
+    return float(event.time_range.start + event.time_range.end) / 2
 
 
 def _is_operator(event: Any) -> bool:

@@ -11,7 +11,6 @@ from typing import Any
 from playground.core.knobs import Choice
 from playground.core.machine import Machine
 from playground.core.technique import Effect, Explanation, Finding, Footprint, Knobs, Technique, flipped
-from playground.techniques.quantization import FOUR_BIT
 from playground.techniques.setup import TransformersSetup
 
 COMPILERS = ("g++", "c++", "clang++")
@@ -81,16 +80,10 @@ class Fusion(Technique):
             return Finding(not engine.compiled and joined == 0, f"no layer is compiled, {joined} products are joined")
         ok = joined > 0 or knobs["quantization"] != "none"
         if knobs.get("kv_cache") == "off":
-            return Finding(ok, f"{joined} joined products do the work of {joined + parts}; without a KV cache no step is compiled")
+            ours = "SmallLinear" in classes  # the output head, if no other layer
+            return Finding(ours and ok, f"{joined} joined products do the work of {joined + parts}; without a KV cache no step is compiled")
         ran = "one compiled layer served for all" if engine.compiled else "no compiled layer ran"
         return Finding(engine.compiled and ok, f"{ran}, {joined} joined products do the work of {joined + parts}")
-
-    def refuses_graph(self, knobs: Knobs, device: str) -> str | None:
-        """Compiled code expects weights in one shape."""
-        if knobs["fusion"] == "compile" and knobs["quantization"] in FOUR_BIT and device == "cpu":
-            why = "on a CPU bitsandbytes changes the layout of its weights at their first use, and compiled code expects one shape"
-            return f"{why}: choose off, or weight-only int4 in place of {knobs['quantization']}."
-        return None
 
 
 TECHNIQUE = Fusion()

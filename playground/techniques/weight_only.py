@@ -42,7 +42,7 @@ class WeightOnly(Technique):
         helps="Decoding few rows on a GPU with captured steps: reading weights is then what takes the time, and half or a quarter of the "
         "bytes take about half or a quarter of it.",
         costs="Output quality, least with int8, most with int4 and for small models. A prompt's pass writes the weights out first, so the "
-        "first token comes a little later.",
+        "first token comes later; on a CPU every step does, and is slower than with weights that were never packed.",
     )
     cases = (
         {"weight_only": "none"},

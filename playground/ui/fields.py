@@ -87,7 +87,7 @@ def fill(draft: Draft, world: World) -> Props:
     return props
 
 
-def opened(specs: Sequence[RunSpec], world: World, own: str = "") -> tuple[Draft, Props]:
+def form_of(specs: Sequence[RunSpec], world: World, own: str = "") -> tuple[Draft, Props]:
     """The form of a preset or of a run; `own`: the engine where the page, and neither of them, chose it."""
     now = draft_of(specs, world)
     return now, merged(fill(now, world), refresh(now, world), {"own": {"value": own}})

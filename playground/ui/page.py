@@ -31,7 +31,7 @@ from playground.ui.api import add_api
 from playground.ui.availability import World
 from playground.ui.controls import build_setup
 from playground.ui.device import Strip
-from playground.ui.fields import NOWHERE, Form, Props, merged, opened, read, settled, updates
+from playground.ui.fields import NOWHERE, Form, Props, form_of, merged, read, settled, updates
 from playground.ui.form import LETTERS, Draft, draft_of, named_protocol
 from playground.ui.handlers import App
 from playground.ui.memory import Facts
@@ -187,7 +187,7 @@ def _wire_form(app: App, page: Page) -> None:
         own = values[keys.index("own")]
         specs, remark, own = keeping_place(preset.specs, draft(values), app.world, own, preset.names_engine)
         about = f'<p class="about"><b>What to look for.</b> {escape(" ".join(preset.about.split()))}</p>{note_html(remark)}'
-        return [about, *updates(outputs, opened(specs, app.world, own)[1])]
+        return [about, *updates(outputs, form_of(specs, app.world, own)[1])]
 
     def from_workload(name: str, *values: Any) -> list[Any]:
         preset = next(preset for preset in presets.workloads() if preset.name == name)
@@ -262,7 +262,7 @@ def _wire_run(app: App, page: Page, blocks: gr.Blocks) -> None:
 
     def restored(job_id: str, *values: Any) -> list[Any]:
         specs, given = handlers.specs_of_run(app, job_id) if job_id else [], dict(zip(keys, values, strict=True))
-        now, props = opened(specs, app.world) if specs else settled(read(given), given["place"], app.world, given["own"])
+        now, props = form_of(specs, app.world) if specs else settled(read(given), given["place"], app.world, given["own"])
         return [handlers.estimate(app, now), *updates(outputs, props)]
 
     def left(request: gr.Request) -> None:

@@ -21,7 +21,7 @@ import pytest
 import torch
 
 from playground.core.engine import Batch
-from playground.core.events import Compiled, Done, Event, Evidence, Failed
+from playground.core.events import Compiled, Done, Event, Evidence
 from playground.core.plan import Plan, plan_for
 from playground.core.problem import Problem
 from playground.core.spec import DEFAULT_MODEL, Protocol, RunSpec, Workload
@@ -298,7 +298,6 @@ def test_without_a_cache_a_fused_run_proves_what_it_can(make: Make) -> None:
 
 @needs_a_compiler
 def test_layers_of_bitsandbytes_are_left_alone_and_can_be_compiled(make: Make) -> None:
-    """int8: a CPU refuses to compile the 4-bit kinds."""
     pytest.importorskip("bitsandbytes")
     knobs = {"precision": "fp16", "quantization": "int8"}
     eight_bits = make("transformers", WIDE, **knobs)

@@ -89,6 +89,17 @@ def test_kernels_count_where_they_were_launched_and_copies_do_not():
     }
 
 
+def test_an_operator_that_names_its_own_part_is_counted_there():
+    """As in compiled code, whose modules run no hooks."""
+    events = [event("playground::linear", 100, 200, kernels=[("reduce", 31)]), mark("MLP", 110, 195), event("reduce", 300, 331, "CUDA")]
+    assert in_us(kernel_parts(events))["MLP"] == 31
+
+
+def test_a_captured_step_runs_no_module_and_so_has_no_sampling_to_end(llama):
+    found = profile_step(llama, lambda: None, "cpu", rows=1, cached_tokens=4)
+    assert sum(found.parts.values()) < 1e-3
+
+
 def test_time_in_which_kernels_overlap_counts_once():
     assert union_s([(0, 10), (2, 5), (8, 12), (20, 21)]) == 13
     assert union_s([]) == 0

@@ -104,11 +104,6 @@ def linear() -> torch.nn.Linear:
         ("quantization", {"quantization": "int8", "int8_threshold": 0.0}, "cuda", None),
         ("quantization", {"quantization": "int8", "int8_threshold": 6.0}, "cpu", None),
         ("quantization", {"quantization": "nf4", "int8_threshold": 6.0}, "cuda", None),
-        ("fusion", {"fusion": "compile", "quantization": "nf4"}, "cpu", "choose off, or weight-only int4 in place of nf4."),
-        ("fusion", {"fusion": "compile", "quantization": "fp4"}, "cpu", "in place of fp4."),
-        ("fusion", {"fusion": "off", "quantization": "nf4"}, "cpu", None),
-        ("fusion", {"fusion": "compile", "quantization": "nf4"}, "cuda", None),
-        ("fusion", {"fusion": "compile", "quantization": "none"}, "cpu", None),
     ],
 )
 def test_the_engine_graph_refuses_what_a_captured_step_cannot_have(name: str, knobs: Any, device: str, reason: str | None) -> None:

@@ -20,7 +20,7 @@ from playground.results.store import Store
 from playground.run.jobs import Jobs
 from playground.techniques import techniques
 from playground.ui.availability import World
-from playground.ui.fields import NOWHERE, fill, opened, read, refresh, settled
+from playground.ui.fields import NOWHERE, fill, form_of, read, refresh, settled
 from playground.ui.form import Draft, draft_of, specs_of
 from playground.ui.handlers import App, check, known_models
 from playground.ui.memory import Facts
@@ -143,7 +143,7 @@ def test_a_preset_that_the_engine_of_the_page_cannot_run_goes_back_to_its_own_an
     back, remark, after = keeping_place([RunSpec(knobs={"kv_cache": "off"}), RunSpec(knobs={"kv_cache": "dynamic"})], current, GPU, own)
     assert [(spec.model, spec.engine) for spec in back] == [("shape:tiny", "transformers")] * 2
     assert remark.startswith("The engine graph cannot run this experiment, so it is set to transformers. KV cache: a captured graph")
-    draft, props = opened(back, GPU, after)
+    draft, props = form_of(back, GPU, after)
     assert (props["own"]["value"], draft.knobs["kv_cache"]) == ("", "off")
     assert settled(draft, ("transformers", "auto"), GPU, after)[0] == draft, "no later change takes the preset's settings away"
 

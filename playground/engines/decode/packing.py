@@ -9,9 +9,11 @@ int4   [N, K/2] uint8              [N, K/group] bfloat16 or float16     (nibble 
 =====  ==========================  ===================================  =====================================================
 
 A group is 128 columns, or 64 or 32 where these divide K and 128 does not. int4: byte c (0..63) of a group of 128 holds column c in its
-low half and column 64 + c in its high half, so that a run of bytes is two runs of columns; smaller groups alike. Rounding is to the nearest; the scale of a group is the one of a few candidates that leaves the smallest
-squared error. Every candidate maps the entry of largest size, shrunk a little or not, to -8 by a scale of either sign (llama.cpp's
-Q4_0 does so): -8..7 has one step more below zero than above. On normal weights the error is 17 % below that of absmax / 7::
+low half and column 64 + c in its high half, so that a run of bytes is two runs of columns; smaller groups alike.
+
+Rounding is to the nearest; the scale of a group is the one of a few candidates that leaves the smallest squared error. Every candidate
+maps the entry of largest size, shrunk a little or not, to -8 by a scale of either sign (llama.cpp's Q4_0 does so): -8..7 has one step
+more below zero than above. On normal weights the error is 17 % below that of absmax / 7::
 
     packed, scales = pack(linear.weight, "int4")
     error = (unpack(packed, scales, "int4", torch.float32) - linear.weight.float()).norm()
