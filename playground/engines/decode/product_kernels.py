@@ -8,7 +8,7 @@ not vary. Weights are laid out as `decode.packing` says. They are launched by `l
     kernels.reduce[(blocks,)](x, weight, scales, bias, out, rows, outputs, x.stride(0), **options)
 """
 
-# mypy: allow-untyped-defs, allow-untyped-decorators, allow-untyped-calls
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators, allow-untyped-calls
 
 from __future__ import annotations
 
