@@ -51,12 +51,12 @@ class Footprint:
     Bits a number for: all weights, the decoder's linear layers (None: as all weights), the KV cache. `kv_share`: 0 where no cache is kept,
     1 where each token is; `kv_copied`: the cache is copied when it grows; `kv_padded`: it is allocated in full and attention reads all of
     it; `rows`: sequences a batch; `score_matrix`: attention weights are stored in full; `captured`: steps are replayed from a CUDA graph,
-    so that their launches cost the host nothing; `kv_bucketed`: the cache is allocated in the
-    sizes of `measure.buckets`.
+    so that their launches cost the host nothing; `kv_bucketed`: the cache is allocated in the sizes of `measure.buckets`.
 
     Where more than `unpack_above` tokens are multiplied at once (None: never), each linear layer's weights are first written out in
     `unpacked_bits`. Kernels of eager transformers: `layer_kernels` of one decoder layer without a cache and with one product for each
-    of its linear layers; `linear_kernels` of a linear layer; `unpack_kernels` more where its weights are unpacked.
+    of its linear layers; `step_kernels` in its place in the decode steps of a compiled layer; `linear_kernels` of a linear layer;
+    `unpack_kernels` more where its weights are unpacked.
     """
 
     weight_bits: float = 32.0
@@ -70,6 +70,7 @@ class Footprint:
     unpack_above: int | None = None
     unpacked_bits: float = 16.0
     layer_kernels: float = 39.0
+    step_kernels: float | None = None
     linear_kernels: float = 1.0
     unpack_kernels: float = 1.0
     captured: bool = False

@@ -11,7 +11,6 @@ uncaptured. Example::
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
 from collections.abc import Generator, Mapping, Sequence
@@ -21,7 +20,6 @@ from typing import Any, ClassVar
 from playground.core.engine import Batch, Emit
 from playground.core.events import Profile, Tick
 from playground.core.knobs import KnobValue
-from playground.core.places import home
 from playground.core.plan import Plan
 from playground.core.technique import Footprint, Knobs
 from playground.engines import sampling
@@ -36,7 +34,10 @@ class GraphEngine(TransformersEngine):
 
     name = "graph"
     title = "graph"
-    about = "A static KV cache and one CUDA graph for each decode step, with fused kernels: what the hardware can do."
+    about = (
+        "A static KV cache and one CUDA graph for each decode step, with fused kernels: what a GPU can do. On a CPU the same step runs "
+        "uncaptured, and is no faster than with transformers."
+    )
     hooks: ClassVar[tuple[str, ...]] = ("transformers",)
     usual_on: ClassVar[tuple[str, ...]] = ("cuda",)
 
@@ -63,6 +64,8 @@ class GraphEngine(TransformersEngine):
         kind = config.get("model_type")
         if kind not in FAMILIES:
             return f"The engine graph runs the families {', '.join(FAMILIES)}, not {kind}."
+        if config.get("quantization_config"):
+            return "The weights of this model come quantized, in layers that the engine graph has not been held to."
         sliding = "sliding_attention" in (config.get("layer_types") or ()) or config.get("use_sliding_window")
         if sliding or (kind == "mistral" and config.get("sliding_window", True)):  # a config that leaves it out has one
             return "Layers of this model see a sliding window, which the engine graph does not have."
@@ -75,11 +78,11 @@ class GraphEngine(TransformersEngine):
         """As the transformers engine, then layers are joined, packed and wrapped."""
         import torch
 
-        _keep_compiled()
         from playground.engines.decode import attention
-        from playground.engines.decode.layers import Layers
+        from playground.engines.decode.layers import Layers, keep_compiled
         from playground.engines.decode.linear import install
 
+        keep_compiled()
         attention.register()
         facts = super().load(plan, emit)
         started = time.perf_counter()
@@ -97,11 +100,11 @@ class GraphEngine(TransformersEngine):
 
     def setup(self, plan: Plan) -> None:
         """The steps of earlier runs are kept until one of another shape is wanted."""
-        super().setup(plan)
         self.keeps_cache = plan.spec.knobs["kv_cache"] != "off"
         if not self.keeps_cache:
             self.steps.clear()
         self.stale = set(self.steps)
+        super().setup(plan)
 
     def compiles(self, plan: Plan) -> bool:
         """A captured step needs a cache at a fixed address."""
@@ -147,31 +150,19 @@ class GraphEngine(TransformersEngine):
             stamp, tokens = flights.popleft().land()
             yield Tick(stamp, tuple(() if done else (token,) for token, done in zip(tokens, ended, strict=True)))
             ended = [done or token in eos for done, token in zip(ended, tokens, strict=True)]
+        for flight in flights:  # all rows ended while it was under way: the next pass is not to wait for it
+            flight.land()
 
     def _again(self, batch: Batch) -> Generator[Tick, None, None]:
-        """Without a cache every step runs the whole text, whose length changes: nothing of it can be captured."""
-        import torch
+        """Without a cache."""
+        from playground.engines.decode.recompute import recompute
 
-        from playground.engines.decode.step import Sampler
-
-        eos = frozenset() if batch.ignore_eos else self.tokenizer.eos_ids
-        sampler = Sampler(sampling.kind_of(batch), self.options.device)
-        sampler.set(batch)
-        ids, lengths = self._right_padded(batch)
-        longest, rows = ids.shape[1], torch.arange(ids.shape[0], device=ids.device)
-        ids = torch.nn.functional.pad(ids, (0, batch.max_new_tokens))
-        ended = [False] * len(batch.token_ids)
         self.cache = None
-        for number in range(batch.max_new_tokens):
-            with torch.inference_mode():
-                chosen = sampler.choose(self._logits(ids[:, : longest + number], lengths + number, use_cache=False))
-                ids[rows, lengths + number] = chosen
-                tokens = chosen.tolist()
-            self.last_step_tokens = longest + number if number else None
-            yield Tick(time.perf_counter_ns(), tuple(() if done else (token,) for token, done in zip(tokens, ended, strict=True)))
-            ended = [done or token in eos for done, token in zip(ended, tokens, strict=True)]
-            if all(ended):
-                break
+        ids, lengths = self._right_padded(batch)
+        eos = frozenset() if batch.ignore_eos else self.tokenizer.eos_ids
+        for number, tick in enumerate(recompute(self._logits, ids, lengths, batch, eos)):
+            self.last_step_tokens = ids.shape[1] + number if number else None
+            yield tick
 
     def _logits(self, ids: Any, lengths: Any, **options: Any) -> Any:
         """Logits [rows, vocabulary] after the last token of each row of `ids` [rows, tokens], padded on the right."""
@@ -202,8 +193,7 @@ class GraphEngine(TransformersEngine):
         """The step for this batch, made ready where it is not; steps that only earlier runs used are dropped then."""
         key = self._key(batch)
         if key not in self.steps:
-            for old in self.stale:
-                self.steps.pop(old, None)
+            self._drop_stale()
             self.steps[key] = self._made(*key)
         self.stale.discard(key)
         self.cache = self.steps[key].cache
@@ -211,6 +201,11 @@ class GraphEngine(TransformersEngine):
 
         self.kv_cache_bytes = max(self.kv_cache_bytes, cache_bytes(self.cache))
         return self.steps[key]
+
+    def _drop_stale(self) -> None:
+        for old in self.stale:
+            self.steps.pop(old, None)
+        self.stale = set()
 
     def _made(self, rows: int, capacity: int, kind: Any, eos: int) -> Any:
         import torch
@@ -222,7 +217,7 @@ class GraphEngine(TransformersEngine):
         cache = FixedCache(self.model.config.get_text_config(), rows, capacity, getattr(torch, self.options.dtype), device)
         step = Step(self._forward, cache, Sampler(kind, device), device, eos)
         step.rehearse()
-        self.compiled = self.options.fusion == "compile"
+        self.compiled = self.layers.compiled()
         if device == "cuda":
             self._capture(step)
         return step
@@ -279,21 +274,25 @@ class GraphEngine(TransformersEngine):
         """The graphs' own memory is live whenever a step runs, though the allocator counts it as free then."""
         values = dict(super().memory())
         if "peak_allocated_bytes" in values:
-            own = max((step.graph_bytes for key, step in self.steps.items() if key not in self.stale), default=0)
-            peak = values["peak_allocated_bytes"] + own
-            values["peak_allocated_bytes"] = min(peak, values["peak_reserved_bytes"])
+            import torch
+
+            own = max((step.graph_bytes for step in self.steps.values()), default=0)
+            values["peak_allocated_bytes"] = max(values["peak_allocated_bytes"], torch.cuda.memory_allocated() + own)
         return values
+
+    def reset_peaks(self) -> None:
+        """What the warm-up did not use is of earlier runs, and does not count for this one."""
+        self._drop_stale()
+        if self.options.device == "cuda":
+            import torch
+
+            torch.cuda.empty_cache()
+        super().reset_peaks()
 
     def close(self) -> None:
         """Graphs before the model that they point into."""
         self.steps = {}
         super().close()
-
-
-def _keep_compiled() -> None:
-    """What torch and triton compile stays for the next worker."""
-    for variable, folder in (("TORCHINDUCTOR_CACHE_DIR", "inductor"), ("TRITON_CACHE_DIR", "triton")):
-        os.environ.setdefault(variable, str(home() / "compiled" / folder))
 
 
 ENGINE = GraphEngine

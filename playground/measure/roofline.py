@@ -23,9 +23,9 @@ Bound = Literal["memory", "compute", "launch"]
 LINEARS = 7  # linear layers of a decoder layer: q, k, v, o, gate, up, down
 # Embedding, positions, final norm, head and argmax of one step, counted in transformers 5.
 STEP_KERNELS = 21
+ONE_ROW = 4.0  # operations a byte: one row has 0.5 in fp32, 1 in 16 bits, 3.5 in 4 bits
 # Host time for each kernel of an eager model, in launches of a bare small operation: between two kernels Python also walks the modules.
 # Seen on an AMD EPYC: 11 us against 3.7 us; on an H200's host: 13.9 to 15.6 us a kernel (bf16, 1B and 8B Llama shapes) against 6.6 us.
-ONE_ROW = 4.0  # operations a byte: one row has 0.5 in fp32, 1 in 16 bits, 3.5 in 4 bits
 HOST_LAUNCHES = {"cpu": 3.0, "cuda": 2.2}
 
 
@@ -88,6 +88,8 @@ def decode_work(config: Mapping[str, Any], footprint: Footprint, cached_tokens: 
     moved = length + 1  # attention reads the keys and values of all tokens, the step writes those of one
     if footprint.kv_copied:
         moved += 2 * cached_tokens
+    if footprint.step_kernels is not None:  # prompts, and steps without a cache, are not compiled
+        footprint = replace(footprint, layer_kernels=footprint.step_kernels)
     step = _pass(config, footprint, tokens=1, context=length, kv_tokens=moved)
     return replace(step, captured=footprint.captured)
 

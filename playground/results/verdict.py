@@ -103,7 +103,7 @@ def prefill_bottleneck(run: Seen, decode: str) -> str:
     if run.ttft_s is None or run.prefill is None or run.ceilings is None:
         return "unknown"
     shares = _needs(run.prefill, run.ceilings, run.ttft_s)
-    if decode == "launch" and run.busy is not None and run.decode and run.step_s:
+    if decode == "launch" and run.busy is not None and run.decode and run.step_s and not run.decode.captured:
         shares["launch"] = run.step_s * run.prefill.launches / run.decode.launches / run.ttft_s
     return _decided(shares)
 

@@ -61,12 +61,13 @@ class Fusion(Technique):
         return fused if knobs["fusion"] == "compile" else flipped(fused)
 
     def footprint(self, knobs: Knobs, footprint: Footprint) -> Footprint:
-        """Kernels of a joined and compiled layer, cache included, counted in the profile of a 1B and an 8B Llama shape with split_kv (H200,
-        torch 2.11): two norms with the residual sum before them; the products for queries, keys and values, for attention's output, for
-        gate and up with the activation, and down; two for rotary positions and the cache's new row; attention; the last residual sum."""
+        """Kernels of a joined and compiled layer in a decode step, cache included (a prompt's pass is not compiled), counted in the profile
+        of a 1B and an 8B Llama shape with split_kv (H200, torch 2.11): two norms with the residual sum before them; the products for
+        queries, keys and values, for attention's output, for gate and up with the activation, and down; two for rotary positions and the
+        cache's new row; attention; the last residual sum."""
         if knobs["fusion"] != "compile":
             return footprint
-        return replace(footprint, layer_kernels=FUSED_KERNELS)
+        return replace(footprint, step_kernels=FUSED_KERNELS)
 
     def for_graph(self, knobs: Knobs, setup: TransformersSetup) -> None:
         """The engine joins and compiles once the weights are there."""

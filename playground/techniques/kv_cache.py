@@ -79,8 +79,13 @@ class KVCache(Technique):
         return _found(engine, str(knobs["kv_cache"]), CLASSES)
 
     def evidence_for_graph(self, knobs: Knobs, engine: Any) -> Finding:
-        """As for transformers; the static cache is the engine's own."""
-        return _found(engine, str(knobs["kv_cache"]), GRAPH_CLASSES)
+        """As for transformers; the static cache is the engine's own, and on CUDA each step that reads it must be captured."""
+        found = _found(engine, str(knobs["kv_cache"]), GRAPH_CLASSES)
+        if engine.cache is None or engine.options.device != "cuda":
+            return found
+        captured = sum(step.graph is not None for step in engine.steps.values())
+        text = f"{found.text}; {captured} of {len(engine.steps)} decode steps are captured in a CUDA graph"
+        return Finding(found.ok and captured == len(engine.steps), text)
 
     def refuses_graph(self, knobs: Knobs, device: str) -> str | None:
         """No cache that moves."""

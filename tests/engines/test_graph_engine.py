@@ -390,6 +390,8 @@ def test_scores_are_the_same_without_a_cache_and_after_other_work(plain: Any, gr
     [
         pytest.param({**SIZES, "model_type": "gemma2"}, "not gemma2", id="another family"),
         pytest.param({**SIZES, "model_type": "mistral", "sliding_window": 32}, "sliding window", id="mistral"),
+        pytest.param({**LLAMA, "quantization_config": {"quant_method": "fp8"}}, "come quantized", id="a checkpoint with packed weights"),
+        pytest.param({**LLAMA, "rope_parameters": {"rope_type": "longrope"}}, "rotary positions", id="positions that depend on length"),
         pytest.param({**SIZES, "model_type": "mistral"}, "sliding window", id="mistral, whose config leaves its default out"),
         pytest.param(
             {**SIZES, "model_type": "qwen2", "use_sliding_window": True, "sliding_window": 32, "max_window_layers": 2},

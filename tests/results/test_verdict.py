@@ -206,7 +206,7 @@ def test_a_document_has_the_prediction_with_its_error_the_roofline_and_the_profi
     assert point["flops_per_s"] == pytest.approx(2 * 1_235_679_232 / 0.010, rel=0.01)
     assert found["roofline"]["ceilings"] == {
         "copy_bytes_per_s": 4.27e12, "matmul_flops": 7.9e14, "launch_s": 4.5e-6, "dtype": "bfloat16", "device": "cuda",
-        "matvec_bytes_per_s": None,
+        "matvec_bytes_per_s": None, "graph_kernel_s": None,
     }  # fmt: skip
     assert found["profile"] is None
     profiled = document(BF16)["profile"]

@@ -16,6 +16,7 @@ from playground.core.spec import RunSpec
 from playground.core.technique import Footprint
 from playground.engines import engines
 from playground.measure.estimate import estimate
+from playground.measure.roofline import decode_work, prefill_work
 from playground.techniques import fusion, techniques
 from playground.techniques.setup import TransformersSetup
 
@@ -80,7 +81,8 @@ class Decoder(torch.nn.Module):
 
 def loaded(*layers: torch.nn.Module, **facts: Any) -> Any:
     """As much of an engine as the proofs look at."""
-    return SimpleNamespace(**{"model": Decoder(*layers), "compiled": False, "cache": None, "last_step_tokens": None, **facts})
+    usual = {"compiled": False, "cache": None, "last_step_tokens": None, "options": SimpleNamespace(device="cpu")}
+    return SimpleNamespace(**{"model": Decoder(*layers), **usual, **facts})
 
 
 def linear() -> torch.nn.Linear:
@@ -176,14 +178,18 @@ def test_on_a_cpu_packed_weights_are_written_out_in_every_step(kind: str, device
 
 def test_a_fused_layer_is_ten_kernels() -> None:
     knobs = {"fusion": "compile", "attention": "split_kv", "kv_cache": "static"}
-    assert footprint_of(RunSpec(knobs=knobs), techniques(), engines()["graph"], "cuda").layer_kernels == 10
+    footprint = footprint_of(RunSpec(knobs=knobs), techniques(), engines()["graph"], "cuda")
+    step, prompt = decode_work(LLAMA_1B, footprint, 10), prefill_work(LLAMA_1B, footprint, 10)
+    assert (step.launches, step.captured) == (16 * 10 + 21, True)
+    assert (prompt.launches, prompt.captured) == (16 * 49 + 21, False), "a prompt's pass is not compiled"
+    off = footprint_of(RunSpec(knobs={**knobs, "kv_cache": "off"}), techniques(), engines()["graph"], "cuda")
+    assert decode_work(LLAMA_1B, off, 10).launches == 16 * 39 + 21, "nor is a step without a cache"
 
 
-def test_packed_weights_make_the_first_token_wait_and_one_kind_of_them_is_as_another() -> None:
+def test_fewer_bits_promise_a_shorter_step_and_nothing_of_the_first_token() -> None:
     expect = known("weight_only").expect
     plain, int8, int4 = (full(weight_only=kind) for kind in ("none", "int8", "int4"))
-    assert (expect(int8, plain)["ttft_s"], expect(plain, int4)["ttft_s"]) == ("up", "down")
-    assert "ttft_s" not in expect(int4, int8)
+    assert "ttft_s" not in expect(int4, plain)
     assert (expect(int4, plain)["itl_s"], expect(int4, int8)["itl_s"]) == ("down", "down")
 
 
@@ -254,3 +260,13 @@ def test_the_cache_is_proved_by_its_own_class_and_by_one_token_a_step() -> None:
     off = prove({"kv_cache": "off"}, loaded(last_step_tokens=12))
     assert (off.ok, off.text) == (True, "no cache was kept: the last step ran all 12 tokens of the row again")
     assert not prove({"kv_cache": "off"}, loaded(cache=FixedCache())).ok
+
+
+@pytest.mark.parametrize(("graphs", "ok"), [([object(), object()], True), ([object(), None], False)])
+def test_on_a_gpu_every_step_that_reads_the_cache_must_be_captured(graphs: list[Any], ok: bool) -> None:
+    steps = {number: SimpleNamespace(graph=graph) for number, graph in enumerate(graphs)}
+    engine = loaded(cache=FixedCache(), last_step_tokens=1, options=SimpleNamespace(device="cuda"), steps=steps)
+    found = known("kv_cache").evidence_for_graph({"kv_cache": "static"}, engine)
+    captured = sum(graph is not None for graph in graphs)
+    assert found.ok is ok
+    assert found.text.endswith(f"; {captured} of 2 decode steps are captured in a CUDA graph")

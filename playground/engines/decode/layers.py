@@ -11,9 +11,13 @@ compile time does not grow with depth. What a layer does is transformers' own fo
 from __future__ import annotations
 
 import functools
+import os
+from collections.abc import Callable
 from typing import Any
 
 import torch
+
+from playground.core.places import home
 
 COMPILATIONS = 256  # different numbers of rows, and kinds of layers, in the life of a process
 STEP = "lengths"  # the argument that only a decode step has
@@ -23,7 +27,7 @@ class Layers:
     """Takes the place of the `forward` of each decoder layer of `model`."""
 
     def __init__(self, model: Any, compiled: bool) -> None:
-        self.run_step = functools.partial(_forward)
+        self.run_step: Callable[..., Any] = _forward
         if compiled:
             torch._dynamo.config.recompile_limit = COMPILATIONS
             self.run_step = torch.compile(_forward, dynamic=False, fullgraph=True)
@@ -32,6 +36,10 @@ class Layers:
                 if hasattr(module, "layer_idx"):
                     module.layer_idx = 0
             layer.forward = functools.partial(self._call, layer, number)
+
+    def compiled(self) -> bool:
+        """Whether steps go through torch.compile, and it has made a graph in this process (it can be switched off from outside)."""
+        return self.run_step is not _forward and torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
 
     def _call(self, layer: Any, number: int, hidden: torch.Tensor, past_key_values: Any = None, **options: Any) -> torch.Tensor:
         slot = None if past_key_values is None else past_key_values.slots[number]
@@ -42,3 +50,9 @@ class Layers:
 
 def _forward(layer: Any, hidden: torch.Tensor, **options: Any) -> Any:
     return type(layer).forward(layer, hidden, **options)
+
+
+def keep_compiled() -> None:
+    """What torch and triton compile stays for the next worker."""
+    for variable, folder in (("TORCHINDUCTOR_CACHE_DIR", "inductor"), ("TRITON_CACHE_DIR", "triton")):
+        os.environ.setdefault(variable, str(home() / "compiled" / folder))
