@@ -22,7 +22,7 @@ from playground.core.events import Profile, Tick
 from playground.core.knobs import KnobValue
 from playground.core.plan import Plan
 from playground.core.technique import Footprint, Knobs
-from playground.engines import sampling
+from playground.engines.sampling import Sampler, kind_of
 from playground.engines.transformers import TransformersEngine
 from playground.measure.buckets import bucket
 
@@ -187,7 +187,7 @@ class GraphEngine(TransformersEngine):
         """What a captured step is good for."""
         tokens = max(len(row) for row in batch.token_ids) + batch.max_new_tokens - 1
         eos = 0 if batch.ignore_eos else len(self.tokenizer.eos_ids)
-        return len(batch.token_ids), bucket(tokens), sampling.kind_of(batch), eos
+        return len(batch.token_ids), bucket(tokens), kind_of(batch), eos
 
     def _step(self, batch: Batch) -> Any:
         """The step for this batch, made ready where it is not; steps that only earlier runs used are dropped then."""
@@ -197,9 +197,7 @@ class GraphEngine(TransformersEngine):
             self.steps[key] = self._made(*key)
         self.stale.discard(key)
         self.cache = self.steps[key].cache
-        from playground.measure.torch_memory import cache_bytes
-
-        self.kv_cache_bytes = max(self.kv_cache_bytes, cache_bytes(self.cache))
+        self.kv_cache_bytes = max(self.kv_cache_bytes, self.cache.bytes)
         return self.steps[key]
 
     def _drop_stale(self) -> None:
@@ -211,7 +209,7 @@ class GraphEngine(TransformersEngine):
         import torch
 
         from playground.engines.decode.cache import FixedCache
-        from playground.engines.decode.step import Sampler, Step
+        from playground.engines.decode.step import Step
 
         device = self.options.device
         cache = FixedCache(self.model.config.get_text_config(), rows, capacity, getattr(torch, self.options.dtype), device)

@@ -4,7 +4,9 @@ Pure functions on tensors, for every engine that picks its own tokens. Nothing h
 data, so that a CUDA graph can hold them; temperature, top_k and top_p are tensors, so that a captured graph follows when they are filled
 with other values (its generator has to be registered with it, and can then be seeded again). Example::
 
-    pick = {"greedy": greedy, "all": sample_all, "narrowed": sample}[kind_of(batch)]
+    sampler = Sampler(kind_of(batch), "cuda")
+    sampler.set(batch)
+    ids = sampler.choose(logits)
 """
 
 from __future__ import annotations
@@ -17,6 +19,35 @@ from playground.core.engine import Batch
 Kind = Literal["greedy", "all", "narrowed"]
 PARTS = 512  # of a vocabulary, searched side by side
 LEAST_TEMPERATURE = 1e-30  # below, logits / temperature overflow, and a softmax of infinities is no number
+
+
+class Sampler:
+    """How the tokens of a batch are chosen, with the settings at fixed addresses and a generator of its own, so that a captured graph can
+    hold it."""
+
+    def __init__(self, kind: Kind, device: str) -> None:
+        import torch
+
+        self.kind = kind
+        self.generator = None if kind == "greedy" else torch.Generator(device)
+        self.temperature, self.top_p = (torch.ones((), device=device) for _ in range(2))
+        self.top_k = torch.zeros((), dtype=torch.long, device=device)
+
+    def set(self, batch: Batch) -> None:
+        """The settings of this batch, and its seed."""
+        self.temperature.fill_(batch.temperature)
+        self.top_k.fill_(batch.top_k)
+        self.top_p.fill_(batch.top_p)
+        if self.generator is not None:
+            self.generator.manual_seed(batch.seed)
+
+    def choose(self, logits: Any) -> Any:
+        """[rows, vocabulary] -> ids [rows]."""
+        if self.kind == "greedy":
+            return greedy(logits)
+        if self.kind == "all":
+            return sample_all(logits, self.temperature, self.generator)
+        return sample(logits, self.temperature, self.top_k, self.top_p, self.generator)
 
 
 def kind_of(batch: Batch) -> Kind:

@@ -21,7 +21,7 @@ from playground.core.events import Profile, Tick
 from playground.core.machine import Machine
 from playground.core.plan import Plan
 from playground.core.problem import Problem
-from playground.engines.sampling import greedy, kind_of, sample, sample_all
+from playground.engines.sampling import Sampler, kind_of
 from playground.techniques.setup import TransformersSetup
 
 SETTLE_S = 0.6  # on a CPU: time for the page, which shares the cores, to draw before the clock starts
@@ -184,18 +184,9 @@ class TransformersEngine(Engine):
 
     def _picker(self, batch: Batch) -> Callable[[Any], Any]:
         """Logits [rows, vocabulary] -> token ids [rows]: the most likely, or drawn as the batch says by a generator with its seed."""
-        import torch
-
-        kind, device = kind_of(batch), self.options.device
-        if kind == "greedy":
-            return greedy
-        generator = torch.Generator(device).manual_seed(batch.seed)
-        temperature = torch.tensor(batch.temperature, dtype=torch.float32, device=device)
-        if kind == "all":
-            return lambda logits: sample_all(logits, temperature, generator)
-        top_k = torch.tensor(batch.top_k, device=device)
-        top_p = torch.tensor(batch.top_p, dtype=torch.float32, device=device)
-        return lambda logits: sample(logits, temperature, top_k, top_p, generator)
+        sampler = Sampler(kind_of(batch), self.options.device)
+        sampler.set(batch)
+        return sampler.choose
 
     def score(self, token_ids: Sequence[int], stepwise: bool = False) -> Any:
         """One forward pass over the whole text without a cache, or one a token with a dynamic one."""

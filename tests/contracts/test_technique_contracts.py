@@ -99,15 +99,10 @@ def test_a_case_runs_on_a_tiny_model_and_its_evidence_holds(kind: type[Engine], 
         with pytest.raises(Problem) as caught:
             tiny_plan(kind, case)
         assert (caught.value.kind, caught.value.message) == ("unsupported", f"{technique.title}: {reason}")
-        pytest.skip(reason)
+        return
     plan = tiny_plan(kind, case)
     engine = kind()
-    try:
-        engine.load(plan, lambda event: None)
-    except Problem as problem:  # the sizes of this model may not go with the value, which is then named
-        if problem.kind != "unsupported" or not any(str(value) in problem.message for value in case.values()):
-            raise
-        pytest.skip(problem.message)
+    engine.load(plan, lambda event: None)
     engine.setup(plan)
     rows = tuple((7, 8, 9, 10)[: 2 + row % 3] for row in range(int(plan.spec.knobs["batch_size"])))
     ticks = list(engine.generate(Batch(rows, 4)))

@@ -13,16 +13,15 @@ import torch
 from torch.profiler import record_function
 
 from playground.measure.step_profile import MARK
-
-PREFIX = "playground_"
+from playground.techniques.attention import OWN
 
 
 def register() -> None:
     """Make both names known to transformers. Neither has a mask function, so that transformers prepares no mask for them."""
     from transformers import AttentionInterface
 
-    AttentionInterface.register(PREFIX + "sdpa", sdpa)
-    AttentionInterface.register(PREFIX + "split_kv", split_kv)
+    AttentionInterface.register(OWN + "sdpa", sdpa)
+    AttentionInterface.register(OWN + "split_kv", split_kv)
 
 
 def sdpa(

@@ -15,11 +15,11 @@ from typing import Any
 
 import torch
 
+from playground.measure.torch_memory import cache_bytes
+
 
 class FixedCache:
     """Keys and values [rows, KV heads, capacity, head size] of each layer; `layers[i].keys` and `.values` as in transformers' caches."""
-
-    is_compileable = True
 
     def __init__(self, config: Any, rows: int, capacity: int, dtype: torch.dtype, device: str) -> None:
         heads = config.num_key_value_heads or config.num_attention_heads
@@ -33,6 +33,7 @@ class FixedCache:
 
         self.rows, self.capacity = rows, capacity
         self.layers = [Layer(zeros(), zeros()) for _ in range(config.num_hidden_layers)]
+        self.bytes = cache_bytes(self)
 
     def prompt(self) -> Slots:
         """What a prompt's pass writes to."""

@@ -16,11 +16,11 @@ from torch import nn
 from torch.profiler import record_function
 
 from playground.core.problem import Problem
-from playground.engines.decode.packing import GROUPS, group_of, pack, unpack
+from playground.engines.decode.packing import GROUPS, group_of, multiply, pack
 from playground.measure.step_profile import MARK
+from playground.techniques.weight_only import FEW_TOKENS
 
 FEW_ROWS = 64  # at most: beyond, the library's products are as fast
-PARTS = 4  # of that many rows: up to here packed weights are read again for each part, beyond they are written out first
 JOINTS = {"attention": ("q_proj", "k_proj", "v_proj"), "MLP": ("gate_proj", "up_proj")}
 
 
@@ -33,7 +33,7 @@ class SmallLinear(nn.Linear):
         """[..., inputs] -> [..., outputs]; pairs: silu(first half) * second half of the outputs."""
         if _is_small(x):
             return torch.ops.playground.linear(x, self.weight, None, self.bias, "plain", pairs, self.part)
-        return _paired(nn.functional.linear(x, self.weight, self.bias), pairs)
+        return multiply(x, self.weight, None, self.bias, "plain", pairs)
 
 
 class PackedLinear(nn.Module):
@@ -41,7 +41,7 @@ class PackedLinear(nn.Module):
 
     def __init__(self, linear: nn.Linear, kind: str, part: str) -> None:
         super().__init__()
-        self.kind, self.part, self.dtype = kind, part, linear.weight.dtype
+        self.kind, self.part = kind, part
         self.in_features, self.out_features = linear.in_features, linear.out_features
         weight, scales = pack(linear.weight.data, kind)
         self.register_buffer("weight", weight)
@@ -53,10 +53,10 @@ class PackedLinear(nn.Module):
         own = (self.weight, self.scales, self.bias, self.kind, pairs, self.part)
         if _is_small(x):
             return torch.ops.playground.linear(x, *own)
-        if _is_small(x, PARTS):
+        if _is_small(x, FEW_TOKENS):
             products = [torch.ops.playground.linear(part, *own) for part in x.flatten(0, -2).split(FEW_ROWS)]
             return torch.cat(products).unflatten(0, x.shape[:-1])
-        return _paired(nn.functional.linear(x, unpack(self.weight, self.scales, self.kind, self.dtype), self.bias), pairs)
+        return multiply(x, self.weight, self.scales, self.bias, self.kind, pairs)
 
 
 class Joined(nn.Module):
@@ -141,15 +141,8 @@ def _gated(mlp: Any, x: torch.Tensor) -> torch.Tensor:
     return result
 
 
-def _paired(both: torch.Tensor, pairs: bool) -> torch.Tensor:
-    if not pairs:
-        return both
-    gate, up = both.chunk(2, dim=-1)
-    return nn.functional.silu(gate) * up
-
-
-def _is_small(x: torch.Tensor, parts: int = 1) -> bool:
-    return bool(x.is_cuda) and x.dtype != torch.float32 and x.numel() // x.shape[-1] <= FEW_ROWS * parts
+def _is_small(x: torch.Tensor, most: int = FEW_ROWS) -> bool:
+    return bool(x.is_cuda) and x.dtype != torch.float32 and x.numel() // x.shape[-1] <= most
 
 
 @torch.library.custom_op("playground::linear", mutates_args=())

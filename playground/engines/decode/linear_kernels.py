@@ -17,10 +17,9 @@ from dataclasses import dataclass, replace
 
 import torch
 import triton
-from torch.nn import functional
 
 from playground.engines.decode import product_kernels as kernels
-from playground.engines.decode.packing import group_of, unpack
+from playground.engines.decode.packing import group_of, multiply
 
 MOST_ROWS = 64
 COLUMNS = 32  # the kernels take weights with multiples of so many
@@ -98,7 +97,7 @@ def small_linear(
     x = x if x.stride(1) == 1 else x.contiguous()
     chosen = chosen or config(rows, outputs, inputs, kind, silu_pairs, processors_of(x.device))
     if chosen.kernel == "library" or inputs % COLUMNS:
-        return _library(x, weight, scales, bias, kind, silu_pairs)
+        return multiply(x, weight, scales, bias, kind, silu_pairs)
     out = torch.empty((rows, outputs), dtype=x.dtype, device=x.device)
     common = {
         "KIND": kind,
@@ -125,17 +124,6 @@ def small_linear(
         parts, counters = torch.empty(size, dtype=torch.float32, device=x.device), counters_of(x.device, blocks)
     kernels.dot[(blocks, chosen.split_k)](*arguments, parts, counters, *sizes, SPLIT=chosen.split_k, **common)
     return out
-
-
-def _library(
-    x: torch.Tensor, weight: torch.Tensor, scales: torch.Tensor | None, bias: torch.Tensor | None, kind: str, pairs: bool
-) -> torch.Tensor:
-    plain = weight if scales is None else unpack(weight, scales, kind, x.dtype)
-    both = functional.linear(x, plain, bias)
-    if not pairs:
-        return both
-    gate, up = both.chunk(2, dim=1)
-    return functional.silu(gate) * up
 
 
 @functools.cache

@@ -64,6 +64,19 @@ def unpack(packed: torch.Tensor, scales: torch.Tensor, kind: str, dtype: torch.d
     return (values * scales.float()[:, :, None]).reshape(rows, half * 2).to(dtype)
 
 
+def multiply(
+    x: torch.Tensor, weight: torch.Tensor, scales: torch.Tensor | None, bias: torch.Tensor | None, kind: str, pairs: bool
+) -> torch.Tensor:
+    """x [..., K] times a weight, plain (scales None) or as `pack` gave it, by torch -> [..., N]; pairs: silu(first half) * second half."""
+    from torch.nn import functional
+
+    both = functional.linear(x, weight if scales is None else unpack(weight, scales, kind, x.dtype), bias)
+    if not pairs:
+        return both
+    gate, up = both.chunk(2, dim=-1)
+    return functional.silu(gate) * up
+
+
 def _int8(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     import torch
 

@@ -15,14 +15,13 @@ import torch
 
 from playground.core.engine import Batch
 from playground.core.events import Tick
-from playground.engines import sampling
-from playground.engines.decode.step import Sampler
+from playground.engines.sampling import Sampler, kind_of
 
 
 def recompute(logits_after: Callable[..., Any], ids: Any, lengths: Any, batch: Batch, eos: Collection[int]) -> Iterator[Tick]:
     """One tick a step. logits_after(ids [rows, tokens], lengths [rows], use_cache=False) -> [rows, vocabulary]; ids [rows, longest prompt]
     padded on the right, and the `lengths` of the prompts; `eos` ends a row."""
-    sampler = Sampler(sampling.kind_of(batch), ids.device.type)
+    sampler = Sampler(kind_of(batch), ids.device.type)
     sampler.set(batch)
     longest, rows = ids.shape[1], torch.arange(ids.shape[0], device=ids.device)
     ids = torch.nn.functional.pad(ids, (0, batch.max_new_tokens))

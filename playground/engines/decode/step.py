@@ -17,43 +17,13 @@ from typing import Any
 
 import torch
 
-from playground.core.engine import Batch
-from playground.engines import sampling
 from playground.engines.decode.cache import FixedCache
+from playground.engines.sampling import Sampler
 
 Forward = Callable[..., torch.Tensor]
 ENDED = -1  # in place of a token: the row ended in an earlier step
 WARM_UPS = 2
 IN_FLIGHT = 2  # one step runs while the tokens of the one before are read
-
-
-class Sampler:
-    """How tokens are chosen, with its settings at fixed addresses and a generator of its own."""
-
-    def __init__(self, kind: sampling.Kind, device: str) -> None:
-        self.kind = kind
-        self.generator = None if kind == "greedy" else torch.Generator(device)
-        self.temperature, self.top_p = (torch.ones((), device=device) for _ in range(2))
-        self.top_k = torch.zeros((), dtype=torch.long, device=device)
-
-    def set(self, batch: Batch) -> None:
-        """The settings of this batch, and its seed."""
-        self.temperature.fill_(batch.temperature)
-        self.top_k.fill_(batch.top_k)
-        self.top_p.fill_(batch.top_p)
-        if self.generator is not None:
-            self.generator.manual_seed(batch.seed)
-
-    def choose(self, logits: torch.Tensor) -> torch.Tensor:
-        """[rows, vocabulary] -> ids [rows]."""
-        if self.kind == "greedy":
-            chosen = sampling.greedy(logits)
-        elif self.kind == "all":
-            chosen = sampling.sample_all(logits, self.temperature, self.generator)
-        else:
-            chosen = sampling.sample(logits, self.temperature, self.top_k, self.top_p, self.generator)
-        result: torch.Tensor = chosen
-        return result
 
 
 @dataclass
