@@ -48,7 +48,8 @@ class Finding:
 class Footprint:
     """How knobs change memory and the work of a step, for the estimate before loading and for the roofline.
 
-    Bits a number for: all weights, the decoder's linear layers (None: as all weights), the KV cache. `kv_share`: 0 where no cache is kept,
+    Bits a number for: all weights, the decoder's linear layers and an output head that is not the embedding's (None: as all weights), the
+    KV cache. `kv_share`: 0 where no cache is kept,
     1 where each token is; `kv_copied`: the cache is copied when it grows; `kv_padded`: it is allocated in full and attention reads all of
     it; `rows`: sequences a batch; `score_matrix`: attention weights are stored in full; `captured`: steps are replayed from a CUDA graph,
     so that their launches cost the host nothing; `kv_bucketed`: the cache is allocated in the sizes of `measure.buckets`.
@@ -61,6 +62,7 @@ class Footprint:
 
     weight_bits: float = 32.0
     linear_bits: float | None = None
+    head_bits: float | None = None
     kv_bits: float = 32.0
     kv_share: float = 1.0
     kv_copied: bool = False

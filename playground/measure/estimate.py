@@ -104,7 +104,8 @@ def estimate(config: Mapping[str, Any], footprint: Footprint, prompt_tokens: int
     shape, count = shape_of(config), parameters(config)
     bits = footprint.weight_bits
     linear_bits = bits if footprint.linear_bits is None else footprint.linear_bits
-    weights = ((count.total - count.linear) * bits + count.linear * linear_bits) / 8
+    head_bits = bits if footprint.head_bits is None else footprint.head_bits
+    weights = ((count.total - count.linear - count.head) * bits + count.linear * linear_bits + count.head * head_bits) / 8
     tokens = prompt_tokens + new_tokens
     held = tokens_allocated(footprint, tokens)
     kv = kv_bytes_per_token(config, footprint.kv_bits / 8) * held * footprint.rows * footprint.kv_share

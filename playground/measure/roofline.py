@@ -110,8 +110,9 @@ def predict(work: Work, ceilings: Ceilings) -> Times:
 
 
 def memory_rate(work: Work, ceilings: Ceilings) -> float:
-    """Bytes a second that this work can be moved at: those of a product with one row where the work is such products, else of a copy."""
-    one_row = ceilings.matvec_bytes_per_s is not None and work.operations < ONE_ROW * work.bytes
+    """Bytes a second that this work can be moved at: those of the library's product with one row where the work is such products, else of
+    a copy; of a copy too in a CUDA graph, whose engine has products of its own."""
+    one_row = not work.captured and ceilings.matvec_bytes_per_s is not None and work.operations < ONE_ROW * work.bytes
     return ceilings.matvec_bytes_per_s if one_row and ceilings.matvec_bytes_per_s else ceilings.copy_bytes_per_s
 
 
@@ -157,13 +158,14 @@ def _pass(config: Mapping[str, Any], footprint: Footprint, *, tokens: float, con
     linear_bits = footprint.weight_bits if footprint.linear_bits is None else footprint.linear_bits
     weights = count.linear * (linear_bits + (2 * footprint.unpacked_bits if unpacks else 0)) / 8 + count.norm * width
     head = shape.vocabulary * shape.hidden
+    head_bits = footprint.head_bits if count.head and footprint.head_bits is not None else footprint.weight_bits
     lookup, logits = at_once * shape.hidden, 2 * rows * shape.vocabulary
     kv = kv_bytes_per_token(config, footprint.kv_bits / 8) * kv_tokens * rows
     scores = _scores(shape, footprint, tokens, context)
     attention = 4 * shape.heads * shape.head_dim * at_once * context * shape.layers
     linear_kernels = footprint.linear_kernels + (footprint.unpack_kernels if unpacks else 0)
     return Work(
-        bytes=weights + (head + lookup + logits) * width + kv + scores,
+        bytes=weights + head * head_bits / 8 + (lookup + logits) * width + kv + scores,
         operations=2 * count.linear * at_once + 2 * head * rows + attention,
         launches=shape.layers * (footprint.layer_kernels + LINEARS * (linear_kernels - 1)) + STEP_KERNELS,
     )

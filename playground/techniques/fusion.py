@@ -81,7 +81,7 @@ class Fusion(Technique):
             return Finding(not engine.compiled and joined == 0, f"no layer is compiled, {joined} products are joined")
         ok = joined > 0 or knobs["quantization"] != "none"
         if knobs.get("kv_cache") == "off":
-            ours = "SmallLinear" in classes  # the output head, if no other layer
+            ours = not {"SmallLinear", "PackedLinear"}.isdisjoint(classes)  # the output head, if no other layer
             return Finding(ours and ok, f"{joined} joined products do the work of {joined + parts}; without a KV cache no step is compiled")
         ran = "one compiled layer served for all" if engine.compiled else "no compiled layer ran"
         return Finding(engine.compiled and ok, f"{ran}, {joined} joined products do the work of {joined + parts}")

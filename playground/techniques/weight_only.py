@@ -38,7 +38,8 @@ class WeightOnly(Technique):
     )
     explain = Explanation(
         what="Rounds the decoder's linear weights to 8 bits with a scale a row (int8; fp8 is e4m3) or to 4 bits with a scale for each 128 "
-        "of them (int4); embeddings, norms and the output head keep their precision. A step unpacks the weights as it multiplies.",
+        "of them (int4). The output head gets 8 bits, unless it is the embedding; embeddings and norms keep their precision. A step "
+        "unpacks the weights as it multiplies.",
         helps="Decoding few rows on a GPU with captured steps: reading weights is then what takes the time, and half or a quarter of the "
         "bytes take about half or a quarter of it.",
         costs="Output quality, least with int8, most with int4 and for small models. The pass of a prompt of more than 256 tokens "
@@ -81,31 +82,42 @@ class WeightOnly(Technique):
         return {"weights_bytes": effect, "itl_s": effect, "kv_cache_bytes": "same", "kld_mean": "up", "top1_agreement": "down"}
 
     def footprint(self, knobs: Knobs, footprint: Footprint) -> Footprint:
-        """The linear layers without the output head. Up to 256 tokens are multiplied with the packed weights, 64 in a kernel; for
+        """The linear layers, and the output head with 8 bits. Up to 256 tokens are multiplied with the packed weights, 64 in a kernel; for
         more the whole matrix is written out in the precision of the activations first."""
         kind = str(knobs["weight_only"])
         if kind == "none":
             return footprint
-        return replace(footprint, linear_bits=BITS[kind], unpack_above=FEW_TOKENS, unpacked_bits=footprint.weight_bits)
+        unpacked = footprint.weight_bits
+        return replace(footprint, linear_bits=BITS[kind], head_bits=BITS["int8"], unpack_above=FEW_TOKENS, unpacked_bits=unpacked)
 
     def for_graph(self, knobs: Knobs, setup: TransformersSetup) -> None:
         """The engine packs once the weights are there."""
         setup.weight_only = str(knobs["weight_only"])
 
     def evidence_for_graph(self, knobs: Knobs, engine: Any) -> Finding:
-        """Counts the linear layers by class and by the kind that each says it is, without the output head."""
+        """Counts the linear layers by class and by the kind that each says it is, and looks at the output head."""
         kind, layers = str(knobs["weight_only"]), linear_layers(engine.model)
         packed = [layer for layer in layers if type(layer).__name__ == PACKED]
         if kind == "none":
             return Finding(not packed, f"{len(layers)} linear layers, {len(packed)} of them packed by the engine graph")
         right = sum(layer.kind == kind for layer in packed)
-        return Finding(bool(layers) and right == len(layers), f"{right} of {len(layers)} linear layers are packed as {kind}")
+        head = _head(engine.model)
+        text = f"{right} of {len(layers)} linear layers are packed as {kind}, the output head {head.text}"
+        return Finding(bool(layers) and right == len(layers) and head.ok, text)
 
     def refuses_graph(self, knobs: Knobs, device: str) -> str | None:
         """fp8 on a CPU would be unpacked in every step, and slower than int8 at the same size."""
         if knobs["weight_only"] == "fp8" and device == "cpu":
             return "fp8 needs a GPU: choose int8, which has as many bits, on a CPU."
         return None
+
+
+def _head(model: Any) -> Finding:
+    """Packed, or the embedding itself."""
+    head = model.get_output_embeddings()
+    if type(head).__name__ == PACKED:
+        return Finding(True, f"as {head.kind}")
+    return Finding(head.weight is model.get_input_embeddings().weight, f"keeps {str(head.weight.dtype).removeprefix('torch.')}")
 
 
 def _bits(knobs: Knobs) -> float:

@@ -241,7 +241,7 @@ def main() -> None:
     for outputs, inputs, pairs in shapes if options.only != "attention" else ():
         for kind in options.kinds:
             for rows in ROWS:
-                found = candidates(rows, outputs // 2 if pairs else outputs, inputs, kind, options.quick)
+                found = candidates(rows, outputs // 2 if pairs else outputs, inputs, kind, pairs, options.quick)
                 jobs += [(rows, inputs, pairs, kind, chosen) for chosen in found]
     jobs = list(dict.fromkeys(jobs))
     workers = max(1, min(14, (os.cpu_count() or 2) - 2))

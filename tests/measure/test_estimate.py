@@ -108,6 +108,14 @@ def test_weights_follow_the_bits_and_quantised_linear_layers_leave_embedding_and
     assert four_bit.weights_bytes == round(2 * (count.embedding + count.norm) + count.linear * 4.5 / 8)
 
 
+def test_an_output_head_has_bits_of_its_own_only_where_it_is_not_the_embedding():
+    packed = Footprint(weight_bits=16, linear_bits=4, head_bits=8, kv_bits=16)
+    own, tied = parameters(LLAMA_8B), parameters(LLAMA_1B)
+    expected = 2 * (own.embedding + own.norm) + own.linear / 2 + own.head
+    assert estimate(LLAMA_8B, packed, 100, 28).weights_bytes == expected
+    assert estimate(LLAMA_1B, packed, 100, 28).weights_bytes == 2 * (tied.embedding + tied.norm) + tied.linear / 2
+
+
 def test_the_kv_cache_counts_prompt_and_output_of_each_row():
     per_row = estimate(LLAMA_8B, Footprint(weight_bits=16, kv_bits=16), 100, 28)
     assert per_row.kv_cache_bytes == 128 * 1024 * 128

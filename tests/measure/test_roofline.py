@@ -67,6 +67,11 @@ def test_quantized_layers_move_their_scales_and_leave_embedding_head_and_norms_a
     assert int8.bytes == pytest.approx(rest + linear * 8.02 / 8)
 
 
+def test_a_packed_head_is_read_in_its_bits_and_a_tied_one_in_those_of_the_embedding():
+    packed, untied = bits(weight_only="int8"), {**SMALL, "tie_word_embeddings": False}
+    assert decode_work(SMALL, packed, 10).bytes - decode_work(untied, packed, 10).bytes == pytest.approx(256 * (16 - 8.02) / 8)
+
+
 def test_4_bit_weights_of_many_rows_are_written_out_in_16_bits_and_read_again():
     few, many = (decode_work(SMALL, bits(quantization="nf4", batch_size=rows), 10) for rows in (7, 8))
     per_row = 8 * 2 + 2 * 32 * 2 + (12 + 20) * 16 * 2
@@ -130,6 +135,7 @@ def test_a_product_with_one_row_has_its_own_rate_where_it_was_measured():
     assert predict(Work(1e9, 1e9, 0), measured).memory_s == pytest.approx(2e-3)  # one operation a byte: one row
     assert predict(Work(1e9, 8e9, 0), measured).memory_s == pytest.approx(1e-3)  # eight: several rows, at the rate of a copy
     assert predict(Work(1e9, 1e9, 0), GPU).memory_s == pytest.approx(1e-3)
+    assert predict(Work(1e9, 1e9, 0, captured=True), measured).memory_s == pytest.approx(1e-3)  # by kernels that may be better
 
 
 def test_on_a_cpu_calling_operators_comes_on_top_of_their_work():

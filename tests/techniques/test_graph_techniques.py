@@ -69,14 +69,18 @@ class FixedCache:
 
 
 class Decoder(torch.nn.Module):
-    """Layers and a head, which is never packed."""
+    """Layers and a head: the embedding's, or one of its own."""
 
     def __init__(self, *layers: torch.nn.Module) -> None:
         super().__init__()
-        self.layers, self.head = torch.nn.ModuleList(layers), torch.nn.Linear(4, 4)
+        self.layers, self.head, self.embedding = torch.nn.ModuleList(layers), torch.nn.Linear(4, 4), torch.nn.Embedding(4, 4)
+        self.head.weight = self.embedding.weight
 
     def get_output_embeddings(self) -> torch.nn.Module:
         return self.head
+
+    def get_input_embeddings(self) -> torch.nn.Module:
+        return self.embedding
 
 
 def loaded(*layers: torch.nn.Module, **facts: Any) -> Any:
@@ -209,14 +213,24 @@ def test_the_knobs_reach_the_engines_setup() -> None:
 def test_weight_only_is_proved_by_the_class_and_kind_of_every_layer_but_the_head() -> None:
     prove = known("weight_only").evidence_for_graph
     packed = loaded(Joined(PackedLinear("int8")), Part(), PackedLinear("int8"))
-    assert prove({"weight_only": "int8"}, packed).text == "2 of 2 linear layers are packed as int8"
+    assert prove({"weight_only": "int8"}, packed).text == "2 of 2 linear layers are packed as int8, the output head keeps float32"
     assert prove({"weight_only": "int8"}, packed).ok
     assert not prove({"weight_only": "int4"}, packed).ok
     assert not prove({"weight_only": "none"}, packed).ok
     half = prove({"weight_only": "int8"}, loaded(PackedLinear("int8"), SmallLinear(4, 4)))
-    assert (half.ok, half.text) == (False, "1 of 2 linear layers are packed as int8")
+    assert (half.ok, half.text) == (False, "1 of 2 linear layers are packed as int8, the output head keeps float32")
     plain = prove({"weight_only": "none"}, loaded(linear(), SmallLinear(4, 4)))
     assert (plain.ok, plain.text) == (True, "2 linear layers, 0 of them packed by the engine graph")
+
+
+def test_a_head_that_is_not_the_embedding_must_be_packed_with_8_bits() -> None:
+    prove = known("weight_only").evidence_for_graph
+    engine = loaded(PackedLinear("int4"))
+    engine.model.head = PackedLinear("int8")
+    found = prove({"weight_only": "int4"}, engine)
+    assert (found.ok, found.text) == (True, "1 of 1 linear layers are packed as int4, the output head as int8")
+    engine.model.head = torch.nn.Linear(4, 4)
+    assert not prove({"weight_only": "int4"}, engine).ok
 
 
 def test_bitsandbytes_is_told_from_the_engines_own_layers() -> None:

@@ -20,6 +20,7 @@ from playground.engines.decode.packing import GROUPS, group_of, multiply, pack
 from playground.measure.step_profile import MARK
 from playground.techniques.weight_only import FEW_TOKENS
 
+HEAD_KINDS = {"int4": "int8"}  # how the output head is packed, where it is not as the layers are
 FEW_ROWS = 64  # at most: beyond, the library's products are as fast
 JOINTS = {"attention": ("q_proj", "k_proj", "v_proj"), "MLP": ("gate_proj", "up_proj")}
 
@@ -89,7 +90,8 @@ class Part(nn.Module):
 
 def install(model: Any, *, join: bool, kind: str) -> None:
     """Join and pack the plain linear layers of the decoder (bitsandbytes' are left as they are); kind: none, int8, int4 or fp8. Where
-    layers are joined, products with few rows use our kernels, in the output head too, whose weights are never packed."""
+    layers are joined, products with few rows use our kernels, in the output head too. A head that is not the embedding's is packed with 8
+    bits, whatever the layers have: it is a large part of what a step reads, and 4 bits there would cost most."""
     gated: dict[type, type] = {}
     for layer in model.get_decoder().layers:
         for parent in list(layer.modules()):
@@ -101,7 +103,9 @@ def install(model: Any, *, join: bool, kind: str) -> None:
                     if type(child) is nn.Linear:
                         _replace(owner, name, child, part, join, kind)
     head = model.get_output_embeddings()
-    if join and type(head) is nn.Linear:
+    if type(head) is nn.Linear and kind != "none" and head.weight is not model.get_input_embeddings().weight:
+        model.set_output_embeddings(PackedLinear(head, HEAD_KINDS.get(kind, kind), "head"))
+    elif type(head) is nn.Linear and join:
         head.__class__ = SmallLinear
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 GROUPS = (128, 64, 32)
 KINDS = ("int8", "int4", "fp8")
 SHRINK = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75)
-CHUNK = 1 << 24
+CHUNK = 1 << 24  # weights at a time, so that what is computed in float32 stays small
 
 
 def group_of(columns: int) -> int:
@@ -53,15 +53,28 @@ def pack(weight: torch.Tensor, kind: str) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def unpack(packed: torch.Tensor, scales: torch.Tensor, kind: str, dtype: torch.dtype) -> torch.Tensor:
-    """The weight [N, K] that `pack` kept, in `dtype` (computed in float32)."""
+    """The weight [N, K] that `pack` kept, in `dtype` (computed in float32, some rows at a time: see CHUNK)."""
+    import torch
+
+    rows, columns = packed.shape[0], packed.shape[1] * (2 if kind == "int4" else 1)
+    weight = torch.empty(rows, columns, dtype=dtype, device=packed.device)
+    step = max(1, CHUNK // columns)
+    for start in range(0, rows, step):
+        part = slice(start, start + step)
+        weight[part] = _values(packed[part], scales[part], kind)
+    return weight
+
+
+def _values(packed: torch.Tensor, scales: torch.Tensor, kind: str) -> torch.Tensor:
+    """In float32."""
     import torch
 
     if kind != "int4":
-        return (packed.float() * scales[:, None]).to(dtype)
+        return packed.float() * scales[:, None]
     rows, half = packed.shape
     groups = packed.reshape(rows, -1, group_of(half * 2) // 2)
     values = torch.cat((groups & 15, groups >> 4), dim=2).float() - 8
-    return (values * scales.float()[:, :, None]).reshape(rows, half * 2).to(dtype)
+    return (values * scales.float()[:, :, None]).reshape(rows, half * 2)
 
 
 def multiply(
