@@ -3,7 +3,7 @@
 An engine is one file in `playground/engines/` that defines `ENGINE = ThatClass` (the class: importing the file must stay cheap, so torch is
 imported inside methods). The worker calls, in this order::
 
-    engine.load(plan, emit); engine.setup(plan); engine.prepare(prompt, chat); engine.compile(batch)
+    engine.load(plan, emit); engine.setup(plan); engine.prepare(prompt, chat); engine.know(prompts); engine.compile(batch)
     for tick in engine.generate(batch): ...
     engine.close()
 """
@@ -112,6 +112,9 @@ class Engine:
         """Make the decode step for batches of this shape ready; called before the first pass. Seconds, None where it was ready."""
         return None
 
+    def know(self, prompts: Sequence[tuple[int, ...]]) -> None:
+        """Token ids of all prompts of the workload, told once before the first pass."""
+
     def prepare(self, prompt: str, chat: bool) -> tuple[str, tuple[int, ...]]:
         """The exact text after the chat template (if `chat` and the model has one) and its token ids."""
         raise NotImplementedError
@@ -146,6 +149,11 @@ class Engine:
         """The technique's Finding about the loaded engine, or None where there is nothing to prove."""
         prove = self.method(technique, "evidence_for")
         return prove(plan.spec.knobs, self) if prove else None
+
+    def counts(self, technique: Technique, plan: Plan) -> Mapping[str, float]:
+        """What the technique counted; called after the timed passes."""
+        count = self.method(technique, "counts_for")
+        return count(plan.spec.knobs, self) if count else {}
 
     def replay(self, plan: Plan) -> Iterable[Event] | None:
         """Ready-made events in place of a measurement (the replay engine); None for every real engine."""

@@ -226,6 +226,14 @@ class Profile:
 
 
 @dataclass(frozen=True)
+class Counts:
+    """What techniques counted in the timed passes, or of the loaded model, by name: forward passes, accepted tokens, shares of zeros."""
+
+    t_ns: int
+    values: Mapping[str, float]
+
+
+@dataclass(frozen=True)
 class Warned:
     """Something a person should know that does not stop the run."""
 
@@ -259,7 +267,7 @@ class Failed:
 
 Event = (
     Phase | Progress | Loaded | Compiled | Evidence | Prepared | BatchStart | Tick | BatchEnd | Text | Output | Gauge | Memory | Score
-    | Departure | Energy | Ceilings | Profile | Warned | Done | Cancelled | Failed
+    | Departure | Energy | Ceilings | Profile | Counts | Warned | Done | Cancelled | Failed
 )  # fmt: skip
 _TYPES: dict[str, type] = {cls.__name__: cls for cls in Event.__args__}
 ENDINGS = (Done, Cancelled, Failed)

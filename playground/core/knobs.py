@@ -89,4 +89,21 @@ class Range:
         return int(number) if isinstance(self.step, int) else number
 
 
-Knob = Choice | Toggle | Range
+@dataclass(frozen=True)
+class Text:
+    """A name or a path, such as that of a second model; empty by default."""
+
+    name: str
+    label: str
+    help: str
+    default: str = ""
+    advanced: bool = False
+
+    def parse(self, value: object) -> str:
+        """One line without spaces around it; raises Problem("user") for anything but a text of one line."""
+        if not isinstance(value, str) or "\n" in value.strip():
+            raise Problem("user", f"{self.name}: expected a text of one line, got {value!r}.")
+        return value.strip()
+
+
+Knob = Choice | Toggle | Range | Text

@@ -5,6 +5,7 @@ pair of methods named after the engine; without the pair the engine refuses ever
 
     def for_transformers(self, knobs, setup): ...            # change `setup` before load (phase "load") or before a run ("run")
     def evidence_for_transformers(self, knobs, engine): ...  # look at the real objects and return Finding(ok, text)
+    def counts_for_transformers(self, knobs, engine): ...    # if it counts something for metrics: {name: number}, after the timed passes
 
 These run in the worker, may import torch inside, and are called in the order of `order`. Where an engine can have some values and not
 others, a third method says why, or returns None; it runs in the page's process too::

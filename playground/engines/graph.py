@@ -21,6 +21,7 @@ from playground.core.engine import Batch, Emit
 from playground.core.events import Profile, Tick
 from playground.core.knobs import KnobValue
 from playground.core.plan import Plan
+from playground.core.problem import Problem
 from playground.core.technique import Footprint, Knobs
 from playground.engines.sampling import Sampler, kind_of
 from playground.engines.transformers import TransformersEngine
@@ -105,6 +106,9 @@ class GraphEngine(TransformersEngine):
             self.steps.clear()
         self.stale = set(self.steps)
         super().setup(plan)
+        run = self.options.run
+        if run.contexts or run.fill or run.decode:  # a technique that did not say so itself
+            raise Problem("unsupported", "A setting changes forward passes in a way that captured steps do not have.")
 
     def compiles(self, plan: Plan) -> bool:
         """A captured step needs a cache at a fixed address."""

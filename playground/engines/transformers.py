@@ -11,8 +11,8 @@ padding. Example::
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +22,7 @@ from playground.core.machine import Machine
 from playground.core.plan import Plan
 from playground.core.problem import Problem
 from playground.engines.sampling import Sampler, kind_of
-from playground.techniques.setup import TransformersSetup
+from playground.techniques.setup import RunSetup, TransformersSetup
 
 SETTLE_S = 0.6  # on a CPU: time for the page, which shares the cores, to draw before the clock starts
 STEPS_BEFORE_PROFILE = 16  # at most: the middle of a long output would cost half a pass
@@ -38,6 +38,7 @@ class TransformersEngine(Engine):
     model: Any = None
     tokenizer: Any = None
     cache: Any = None
+    prompts: tuple[tuple[int, ...], ...] = ()  # of the workload
     first_input: tuple[int, int, int] | None = None  # of the run's first batch: rows, tokens a row with padding, padded places
     last_step_tokens: int | None = None  # tokens a row that the last decode step ran; None before there was one
     kv_cache_bytes = 0  # of the largest batch since `reset_peaks`
@@ -71,6 +72,9 @@ class TransformersEngine(Engine):
         dtype = getattr(torch, self.options.dtype)
         build = build_random if resolved.random_weights else load_pretrained
         self.model = build(resolved.folder, dtype, plan.device, **self.options.load)
+        with torch.no_grad():
+            for change in self.options.changes:
+                self.model = change(self.model)
         self._synchronize()
         return {
             "name": resolved.name,
@@ -87,7 +91,8 @@ class TransformersEngine(Engine):
         """Run-phase techniques; the cache of an earlier run is dropped, and what its passes left in the allocator."""
         self.cache = self.first_input = self.last_step_tokens = None
         self.kv_cache_bytes = 0
-        self.options.make_cache = None
+        self.options.run = RunSetup()
+        self.prompts = ()
         self._apply(plan, "run")
         if plan.device == "cuda":
             import torch
@@ -98,6 +103,21 @@ class TransformersEngine(Engine):
         for technique in plan.techniques:
             if technique.phase == phase:
                 self.method(technique, "for")(plan.spec.knobs, self.options)
+
+    def know(self, prompts: Sequence[tuple[int, ...]]) -> None:
+        """Kept for techniques that look at all of them."""
+        self.prompts = tuple(prompts)
+
+    @contextmanager
+    def passing(self) -> Iterator[None]:
+        """Inference mode, and what techniques enter around every forward pass."""
+        import torch
+
+        with ExitStack() as stack:
+            stack.enter_context(torch.inference_mode())
+            for enter in self.options.run.contexts:
+                stack.enter_context(enter())
+            yield
 
     def prepare(self, prompt: str, chat: bool) -> tuple[str, tuple[int, ...]]:
         """The chat template where there is one, then the tokenizer."""
@@ -113,6 +133,9 @@ class TransformersEngine(Engine):
 
     def generate(self, batch: Batch) -> Generator[Tick, None, None]:
         """Prefill, then a step a token; inference mode is entered for each step, so that the consumer's code is outside of it."""
+        if self.options.run.decode is not None:
+            yield from self.options.run.decode(self, batch)
+            return
         import torch
 
         from playground.measure.torch_memory import cache_bytes
@@ -127,11 +150,11 @@ class TransformersEngine(Engine):
             positions = (positions - (length - mask[:, :length].sum(dim=1, keepdim=True))).clamp(min=0)
         eos = frozenset() if batch.ignore_eos else self.tokenizer.eos_ids
         finished = [False] * rows
-        start = 0
+        start = self._filled(batch)
         for end in range(length, total):
             if end > length:
                 self.last_step_tokens = end - start
-            with torch.inference_mode():
+            with self.passing():
                 logits = self.model(
                     input_ids=ids[:, start:end],
                     attention_mask=None if mask is None else mask[:, :end],
@@ -149,6 +172,14 @@ class TransformersEngine(Engine):
                 break
             start = end if self.cache is not None else 0
         self.kv_cache_bytes = max(self.kv_cache_bytes, cache_bytes(self.cache) if self.cache is not None else 0)
+
+    def _filled(self, batch: Batch) -> int:
+        """How many tokens of each row the fresh cache holds already."""
+        fill = self.options.run.fill
+        if fill is None or self.cache is None:
+            return 0
+        with self.passing():
+            return fill(self, self.cache, batch)
 
     def _padded(self, batch: Batch) -> tuple[Any, Any]:
         """Token ids [rows, longest prompt + new tokens] on the device, padded on the left, and their mask, or None where nothing is
@@ -172,7 +203,7 @@ class TransformersEngine(Engine):
         """The cache for this batch; one of fixed size is used again when its shape still fits, as a warm-up is meant to show."""
         import torch
 
-        make, old = self.options.make_cache, self.cache
+        make, old = self.options.run.make_cache, self.cache
         self.cache = None
         if make is None:
             return None
@@ -189,16 +220,20 @@ class TransformersEngine(Engine):
         return sampler.choose
 
     def score(self, token_ids: Sequence[int], stepwise: bool = False) -> Any:
-        """One forward pass over the whole text without a cache, or one a token with a dynamic one."""
+        """One forward pass over the whole text without a cache, or one a token with a dynamic one; as the run's techniques say where its
+        own cache changes what is read back."""
         import torch
         from transformers import DynamicCache
 
-        with torch.inference_mode():
+        run, last = self.options.run, len(token_ids) - 1
+        with self.passing():
             ids = torch.tensor([list(token_ids)], device=self.options.device)
-            if stepwise:
-                cache = DynamicCache(config=self.model.config)
-                steps = [self.model(input_ids=ids[:, i : i + 1], past_key_values=cache).logits[0] for i in range(len(token_ids) - 1)]
-                logits = torch.cat(steps)
+            if stepwise or run.score_tokens:
+                size = 1 if stepwise else run.score_tokens or 1
+                own = run.make_cache if run.score_tokens else None
+                cache = own(self.model, 1, last) if own else DynamicCache(config=self.model.config)
+                parts = [ids[:, start : min(start + size, last)] for start in range(0, last, size)]
+                logits = torch.cat([self.model(input_ids=part, past_key_values=cache).logits[0] for part in parts])
             else:
                 logits = self.model(input_ids=ids, use_cache=False).logits[0, :-1]
             return torch.log_softmax(logits, dim=-1, dtype=torch.float32).cpu()

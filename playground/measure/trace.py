@@ -20,6 +20,7 @@ from playground.core.events import (
     Cancelled,
     Ceilings,
     Compiled,
+    Counts,
     Departure,
     Done,
     Energy,
@@ -114,6 +115,7 @@ class Trace:
     gauges: tuple[Gauge, ...] = ()
     ending: Done | Cancelled | Failed | None = None
     warnings: tuple[str, ...] = ()
+    counts: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, spec: RunSpec, events: Sequence[Event], footprint: Footprint | None = None) -> Trace:
@@ -143,6 +145,7 @@ class Trace:
             gauges=tuple(event for event in events if isinstance(event, Gauge)),
             ending=next((event for event in reversed(events) if isinstance(event, ENDINGS)), None),
             warnings=tuple(event.message for event in events if isinstance(event, Warned)),
+            counts={name: value for event in events if isinstance(event, Counts) for name, value in event.values.items()},
         )
 
     @property

@@ -21,6 +21,7 @@ from playground.core.events import (
     ENDINGS,
     Cancelled,
     Compiled,
+    Counts,
     Done,
     Energy,
     Event,
@@ -94,7 +95,9 @@ class _Run(Passes):
         self._load(machine, loaded)
         self._ceilings(machine, ceilings)
         self.engine.setup(self.plan)
-        batches = self.batches(self._prepare())
+        prompts = self._prepare()
+        self.engine.know(prompts)
+        batches = self.batches(prompts)
         self._compile(batches)
         self.phase("evidence", "load")
         self._prove("load")
@@ -115,6 +118,7 @@ class _Run(Passes):
                 if not protocol.warmups:
                     self._prove("run")
         self._memory("timed")
+        self._counts()
         self.outputs(first)
         if protocol.energy:
             self._energy(batches)
@@ -126,6 +130,13 @@ class _Run(Passes):
 
     def _memory(self, stage: str) -> None:
         self.emit(Memory(time.perf_counter_ns(), stage, {**self.engine.memory(), **resident()}))
+
+    def _counts(self) -> None:
+        found: dict[str, float] = {}
+        for technique in self.plan.techniques:
+            found |= self.engine.counts(technique, self.plan)
+        if found:
+            self.emit(Counts(time.perf_counter_ns(), found))
 
     def _load(self, machine: Machine, loaded: bool) -> None:
         """Load, or tell again what was loaded; Memory of the stage "start" is from before the engine was loaded in both cases."""

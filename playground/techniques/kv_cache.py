@@ -72,7 +72,7 @@ class KVCache(Technique):
         def static(model: Any, rows: int, tokens: int) -> Any:
             return StaticCache(config=model.config, max_cache_len=tokens)
 
-        setup.make_cache = {"off": None, "dynamic": dynamic, "static": static}[str(knobs["kv_cache"])]
+        setup.run.make_cache = {"off": None, "dynamic": dynamic, "static": static}[str(knobs["kv_cache"])]
 
     def evidence_for_transformers(self, knobs: Knobs, engine: Any) -> Finding:
         """Looks at the cache object that the first pass used and at the tokens of its last forward call."""

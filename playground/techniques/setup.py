@@ -1,13 +1,31 @@
 """What techniques change before an engine loads or runs a model. One dataclass an engine family; plain values, no torch.
 
-Example: precision sets `setup.dtype = "bfloat16"`; the KV cache sets `setup.make_cache`.
+Example: precision sets `setup.dtype = "bfloat16"`; the KV cache sets `setup.make_cache`; pruning appends to `setup.changes`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
+
+
+@dataclass
+class RunSetup:
+    """What holds for one run, and is forgotten before the next one.
+
+    make_cache: (model, rows, tokens) -> a transformers Cache with room for `tokens` a row, or None for no cache; contexts: entered around
+    every forward pass, scoring included; fill: (engine, cache, batch) -> how many tokens, the same at the start of each row, the fresh
+    cache holds now; decode: (engine, batch) -> ticks, in place of one token a forward pass; score_tokens: texts are scored this many
+    tokens a forward pass through the run's own cache, for a cache that does not give back what was put in (None: all at once, without).
+    """
+
+    make_cache: Callable[[Any, int, int], Any] | None = None
+    contexts: list[Callable[[], AbstractContextManager[Any]]] = field(default_factory=list)
+    fill: Callable[[Any, Any, Any], int] | None = None
+    decode: Callable[[Any, Any], Iterator[Any]] | None = None
+    score_tokens: int | None = None
 
 
 @dataclass
@@ -15,13 +33,14 @@ class TransformersSetup:
     """For engines that run a transformers model.
 
     dtype: torch dtype name of unquantized weights and activations; device: "cpu" or "cuda"; load: further arguments of `from_pretrained`;
-    make_cache: (model, rows, tokens) -> a transformers Cache with room for `tokens` a row, or None for no cache; fusion, weight_only: the
-    values of those knobs, for engines that change the loaded model.
+    changes: called with the loaded model, in order, each returns the model to go on with; fusion, weight_only: the values of those
+    knobs, for engines that change the loaded model; run: what the run-phase techniques set.
     """
 
     device: str = "cpu"
     dtype: str = "float32"
     load: dict[str, Any] = field(default_factory=dict)
-    make_cache: Callable[[Any, int, int], Any] | None = None
+    changes: list[Callable[[Any], Any]] = field(default_factory=list)
     fusion: str = "off"
     weight_only: str = "none"
+    run: RunSetup = field(default_factory=RunSetup)

@@ -14,7 +14,7 @@ from typing import Any
 import gradio as gr
 
 from playground.core.engine import Engine
-from playground.core.knobs import Choice, Knob, Toggle
+from playground.core.knobs import Choice, Knob, Text, Toggle
 from playground.core.machine import Machine
 from playground.core.spec import EVALUATIONS, PROTOCOLS
 from playground.core.usual import usual_engine
@@ -45,12 +45,14 @@ def option_labels(options: Sequence[str], state: ControlState) -> list[tuple[str
 
 
 def knob_control(knob: Knob, elem_id: str, visible: bool = True) -> gr.components.Component:
-    """Radio, checkbox or slider for one knob, with its help beneath the label."""
+    """Radio, checkbox, text or slider for one knob, with its help beneath the label."""
     common: dict[str, Any] = {"label": knob.label, "info": knob.help, "elem_id": elem_id, "visible": visible, "interactive": True}
     if isinstance(knob, Choice):
         return gr.Radio(choices=[(option, option) for option in knob.options], value=knob.default, **common)
     if isinstance(knob, Toggle):
         return gr.Checkbox(value=knob.default, **common)
+    if isinstance(knob, Text):
+        return gr.Textbox(value=knob.default, max_lines=1, **common)
     label = f"{knob.label} ({knob.unit})" if knob.unit else knob.label
     return gr.Slider(knob.minimum, knob.maximum, value=knob.default, step=knob.step, **{**common, "label": label})
 

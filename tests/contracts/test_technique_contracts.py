@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from playground.core.engine import Batch, Engine
-from playground.core.knobs import Choice, Range
-from playground.core.plan import Plan, complete, full_knobs, knob_index, load_key, ordered, plan_for
+from playground.core.knobs import Choice, Range, Text, Toggle
+from playground.core.plan import Plan, complete, full_knobs, knob_index, load_key, missing, ordered, plan_for
 from playground.core.problem import Problem
 from playground.core.spec import RunSpec
 from playground.core.technique import Footprint, Technique
@@ -83,7 +83,7 @@ def test_expectations_name_metrics_that_exist_and_turn_round_with_the_pair(techn
 @pytest.mark.parametrize("technique", ALL, ids=lambda t: t.name)
 def test_a_technique_expects_something_of_each_pair_of_its_options(technique: Technique) -> None:
     first = technique.knobs[0]
-    options = first.options if isinstance(first, Choice) else (1, 3)
+    options = first.options if isinstance(first, Choice) else {Toggle: (False, True), Text: ("", "shape:tiny")}.get(type(first), (1, 3))
     full = complete(RunSpec(knobs={}), techniques()).knobs
     for option in options:
         for before in options:
@@ -93,8 +93,7 @@ def test_a_technique_expects_something_of_each_pair_of_its_options(technique: Te
 
 @pytest.mark.parametrize(("kind", "technique", "case"), CASES)
 def test_a_case_runs_on_a_tiny_model_and_its_evidence_holds(kind: type[Engine], technique: Technique, case: dict[str, Any]) -> None:
-    refuses = kind.method(technique, "refuses")
-    if refuses and (reason := refuses(full_knobs(case, techniques(), kind.defaults("cpu")), "cpu")):
+    if reason := missing(technique, full_knobs(case, techniques(), kind.defaults("cpu")), kind, probe(), "cpu"):
         assert reason.endswith(".")
         with pytest.raises(Problem) as caught:
             tiny_plan(kind, case)
@@ -122,11 +121,14 @@ def test_evidence_fails_when_the_model_is_not_what_was_asked_for(kind: type[Engi
     engine.setup(plan)
     list(engine.generate(Batch(((7, 8),), 3)))
     has = plan.spec.knobs
-    wrong = {"precision": "bf16", "quantization": "nf4", "attention": "eager", "batch_size": 2, "weight_only": "int8", "fusion": "compile"}
-    wrong |= {"kv_cache": "static" if has["kv_cache"] == "dynamic" else "off"}
     for technique in plan.techniques:
-        finding = engine.method(technique, "evidence_for")({**has, **wrong}, engine)
-        assert not finding.ok, f"{technique.name} found proof of something that is not there: {finding.text}"
+        names = [knob.name for knob in technique.knobs]
+        for case in technique.cases:
+            wrong = {**has, **{name: case[name] for name in names if name in case}}
+            if wrong == has or missing(technique, wrong, kind, probe(), "cpu"):
+                continue
+            finding = engine.method(technique, "evidence_for")(wrong, engine)
+            assert not finding.ok, f"{technique.name} found proof of {case}, which is not there: {finding.text}"
 
 
 def test_no_two_techniques_share_a_knob() -> None:

@@ -26,6 +26,7 @@ EXAMPLES: list[ev.Event] = [
     ev.Energy(1, 700.0, 2.1, 640, 5),
     ev.Ceilings(1, "a gpu, bfloat16", "cuda", "bfloat16", 4e12, 8e14, 5e-6, "2026-01-01T00:00:00+00:00", False),
     ev.Profile(1, "cuda", 0.006, 1462, {"attention": 0.002}, 1, 130),
+    ev.Counts(1, {"target_passes": 12.0}),
     ev.Warned(1, "disk full"),
     ev.Done(1),
     ev.Cancelled(1),
