@@ -1,4 +1,4 @@
-"""The command line: `python -m playground run | models | doctor`. The page and the command line call the same execution.
+"""The command line: `python -m playground run | adapt | models | techniques | doctor`. It executes what the page does.
 
 Results go to stdout, progress to stderr. Exit status: 0 done, 1 a run failed or was stopped, 2 wrong usage. Examples::
 
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from playground import __version__
-from playground.core.events import Event, Evidence, Failed, Phase, Progress, Warned
+from playground.core.events import Event
 from playground.core.machine import Machine
 from playground.core.places import PRESETS
 from playground.core.plan import Techniques, engine_defaults, knob_index, parse_knobs, plan_for, vary
@@ -31,13 +31,14 @@ from playground.core.spec import EVALUATIONS, NARROWING, PROTOCOLS, Protocol, Ru
 from playground.core.usual import objection, told, usual_engine
 from playground.engines import engine_class, engines
 from playground.measure.machine import probe
-from playground.models.recording import recordings
+from playground.models.recording import read, recordings
 from playground.models.resolve import peek
-from playground.presets import ExperimentPreset, experiment, offered
-from playground.results.numbers import shown
-from playground.results.table import table
+from playground.presets import ExperimentPreset, experiment, judged, offered
+from playground.results.table import claims_text, table
+from playground.run import adapt
 from playground.run.doctor import examine, in_words
 from playground.run.forecast import estimate_of, shortage
+from playground.run.progress import tell
 from playground.techniques import techniques
 
 
@@ -61,11 +62,15 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m playground", description="Measure and compare inference optimisations of language models."
     )
     root.add_argument("--version", action="version", version=__version__)
-    commands = root.add_subparsers(required=True, metavar="run | models | doctor")
+    commands = root.add_subparsers(required=True, metavar="run | adapt | models | techniques | doctor")
+    adapt.register(commands)
     _run_flags(commands.add_parser("run", help="run one or several variants and print their numbers"))
     models = commands.add_parser("models", help="list the models of the catalogue")
     models.add_argument("--json", metavar="OUT", help="write JSON to this file, - for stdout")
     models.set_defaults(command=_models)
+    known = commands.add_parser("techniques", help="what each technique does, where it pays and what was measured, as a Markdown table")
+    known.add_argument("--write", metavar="FILE", type=Path, help="renew the table between its two marks in this file, such as README.md")
+    known.set_defaults(command=_techniques)
     doctor = commands.add_parser("doctor", help="what this machine can do: devices, knobs, versions, memory, folders")
     doctor.add_argument("--json", metavar="OUT", help="write JSON to this file, - for stdout")
     doctor.set_defaults(command=_doctor)
@@ -88,9 +93,7 @@ def _run_flags(run: argparse.ArgumentParser) -> None:
     run.add_argument("--max-new-tokens", type=int, metavar="N")
     run.add_argument("--temperature", type=float, metavar="T", help="0 is greedy")
     run.add_argument("--top-k", type=int, metavar="K", help="draw from the K most likely tokens; 0 for all")
-    run.add_argument(
-        "--top-p", type=float, metavar="P", help="draw from the fewest tokens that have this share of the probability; 1 for all"
-    )
+    run.add_argument("--top-p", type=float, metavar="P", help="draw from the fewest tokens with this share of the probability; 1 for all")
     run.add_argument("--seed", type=int, metavar="N", help="of the draws")
     run.add_argument("--stop-at-eos", action="store_true", help="end a row at the end-of-text token")
     run.add_argument("--no-chat", action="store_true", help="do not apply the model's chat template")
@@ -124,7 +127,7 @@ def wanted(args: argparse.Namespace) -> ExperimentPreset:
     named = preset.names_engine or args.engine is not None or any("engine" in change for change in changes)
     specs = (_varied if named else _on_usual_engine)(given, changes, machine)
     planned = [plan_for(spec, known, engine_class(spec.engine), machine).spec for spec in specs]
-    return ExperimentPreset("command-line", args.title or preset.title, preset.about, tuple(planned))
+    return ExperimentPreset("command-line", args.title or preset.title, preset.about, tuple(planned), claims=preset.claims)
 
 
 def _varied(specs: Sequence[RunSpec], changes: Sequence[dict[str, str]], machine: Machine) -> list[RunSpec]:
@@ -191,8 +194,7 @@ def _run(args: argparse.Namespace) -> int:
 
     for target in (args.json, args.record):
         _check_writable(target)
-    preset = wanted(args)
-    machine = probe()
+    preset, machine = wanted(args), probe()
     for spec in preset.specs:
         if short := shortage(estimate_of(spec, peek(spec.model), techniques(), machine), machine, spec.device):
             print(f"playground: {spec.label or spec.model}: {short}", file=sys.stderr)
@@ -208,7 +210,7 @@ def _run(args: argparse.Namespace) -> int:
     try:
         for index, event in running:
             if not args.quiet:
-                _tell(preset.specs[index].label or f"variant {index + 1}", event)
+                tell(preset.specs[index].label or f"variant {index + 1}", event)
     finally:
         runner.close()
     return _deliver(args, preset, running.results, running.events)
@@ -217,7 +219,7 @@ def _run(args: argparse.Namespace) -> int:
 def _deliver(args: argparse.Namespace, preset: ExperimentPreset, results: Sequence[Any], events: Sequence[Sequence[Event]]) -> int:
     """Print the table, write the files; a file that cannot be written costs neither the table nor the other file."""
     if args.json != "-":
-        print(table(results))
+        print("\n\n".join(filter(None, (table(results), claims_text(judged(results, preset.claims))))))
         for result in results:
             if result["error"] and args.quiet:
                 print(f"{result['label']}: {result['error']['message']}", file=sys.stderr)
@@ -233,7 +235,7 @@ def _deliver(args: argparse.Namespace, preset: ExperimentPreset, results: Sequen
 
 
 def _save_results(target: str, preset: ExperimentPreset, results: Sequence[Any], events: Sequence[Sequence[Event]]) -> None:
-    _write_json(target, results[0] if len(results) == 1 else {"results": list(results)})
+    _write_json(target, results[0] if len(results) == 1 else {"results": list(results), "claims": judged(results, preset.claims)})
 
 
 def _save_recording(target: str, preset: ExperimentPreset, results: Sequence[Any], events: Sequence[Sequence[Event]]) -> None:
@@ -254,21 +256,6 @@ def _check_writable(target: str | None) -> None:
         raise Problem("user", f"{target} cannot be written: its folder must exist and be writable.")
 
 
-def _tell(label: str, event: Event) -> None:
-    """One line of progress on stderr."""
-    if isinstance(event, Phase):
-        print(f"[{label}] {event.detail or event.name}", file=sys.stderr)
-    elif isinstance(event, Progress) and event.unit == "B":
-        total = f" of {shown(event.total, 'bytes')}" if event.total else ""
-        print(f"[{label}] {event.name}: {shown(event.done, 'bytes')}{total}", end="\r", file=sys.stderr)
-    elif isinstance(event, Evidence):
-        print(f"[{label}] {'✓' if event.ok else '✗'} {event.technique}: {event.text}", file=sys.stderr)
-    elif isinstance(event, Warned):
-        print(f"[{label}] warning: {event.message}", file=sys.stderr)
-    elif isinstance(event, Failed):
-        print(f"[{label}] failed ({event.kind}): {event.message}\n{event.detail}".rstrip(), file=sys.stderr)
-
-
 def _write_json(target: str, data: Any) -> None:
     text = json.dumps(data, indent=2, ensure_ascii=False)
     if target == "-":
@@ -287,6 +274,20 @@ def _models(args: argparse.Namespace) -> int:
         for entry in entries:
             print(f"{entry.name:<32}{entry.title}\n{'':<32}{entry.note}")
         print("\nAlso: any hub id (org/name), a local folder, a .gguf file.")
+    return 0
+
+
+def _techniques(args: argparse.Namespace) -> int:
+    from playground.results.techniques_table import renewed, table
+
+    made = table(techniques(), engines(), [read(path) for path in recordings().values()])
+    try:
+        if args.write:
+            args.write.write_text(renewed(args.write.read_text(encoding="utf-8"), made), encoding="utf-8")
+    except OSError as error:
+        raise Problem("user", f"{args.write} cannot be renewed: {error.strerror or error}.") from None
+    if not args.write:
+        print(made)
     return 0
 
 

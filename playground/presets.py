@@ -9,6 +9,13 @@ An experiment file is also what `python -m playground run FILE.toml` takes: a ba
     knobs = { precision = "fp32" }
     [[variant]]
     precision = "bf16"
+    [[claim]]                        # see results/claims.py
+    sentence = "Half precision halves memory."
+    source = "where that is written"
+    variant = "bf16"                 # a label, or a number from 1; left out: each variant
+    metric = "weights_bytes"
+    direction = "down"               # up, down or same
+    factor = 0.5                     # may be left out, as may bound: about, at least or at most
 """
 
 from __future__ import annotations
@@ -25,9 +32,10 @@ from playground.core.plan import Defaults, complete, engine_defaults, vary
 from playground.core.problem import Problem, did_you_mean
 from playground.core.spec import RunSpec, Workload
 from playground.engines import engines
-from playground.engines.replay import specs_of
+from playground.engines.replay import recorded_spec, specs_of
 from playground.measure.machine import probe
 from playground.models.recording import read, recordings
+from playground.results.claims import Claim, claims_from, judge
 from playground.techniques import techniques
 
 EXPERIMENT_FIELDS = ("title", "about", "baseline", "variant")
@@ -47,13 +55,14 @@ class WorkloadPreset:
 @dataclass(frozen=True)
 class ExperimentPreset:
     """A named comparison: `about` is one paragraph of what to look for; `specs[0]` is the baseline; `names_engine`: whether it asks for
-    engines, so that no other is taken in their place."""
+    engines, so that no other is taken in their place; `claims`: what texts say of it."""
 
     name: str
     title: str
     about: str
     specs: tuple[RunSpec, ...]
     names_engine: bool = True
+    claims: tuple[Claim, ...] = ()
 
 
 def workloads(folder: Path = PRESETS / "workloads") -> list[WorkloadPreset]:
@@ -77,6 +86,21 @@ def offered() -> list[ExperimentPreset]:
     return [*experiments(), *recorded()]
 
 
+def judged(results: Sequence[Mapping[str, Any]], own: Sequence[Claim] = ()) -> list[dict[str, Any]]:
+    """What `results.claims.judge` finds for these results, baseline first: the claims `own`, and those of all experiments about the same
+    changes. A replayed run counts as what was recorded."""
+    known = dict.fromkeys([*own, *(claim for preset in experiments() for claim in preset.claims)])
+    found = [{**result, "spec": _measured(RunSpec.from_dict(result["spec"])).to_dict()} for result in results if "spec" in result]
+    return judge(known, found, techniques()) if len(found) == len(results) else []
+
+
+def _measured(spec: RunSpec) -> RunSpec:
+    try:
+        return recorded_spec(spec)
+    except Problem:  # the recording has gone since; only its engine and model are not known then
+        return spec
+
+
 def experiment(path: Path) -> ExperimentPreset:
     """One experiment from a TOML or JSON file: a bare spec, `{"variants": [spec, ...]}`, or a baseline with `[[variant]]` tables.
 
@@ -84,8 +108,10 @@ def experiment(path: Path) -> ExperimentPreset:
     """
     data = _read(path)
     try:
-        title = str(data.get("title", path.stem))
-        return ExperimentPreset(path.stem, title, str(data.get("about", "")).strip(), tuple(specs_from(data)), _names_engine(data))
+        title, given = str(data.get("title", path.stem)), data.pop("claim", [])
+        specs = tuple(specs_from(data))
+        claims = claims_from(given, specs, techniques(), engines())
+        return ExperimentPreset(path.stem, title, str(data.get("about", "")).strip(), specs, _names_engine(data), claims)
     except Problem as problem:
         raise Problem(problem.kind, f"{path.name}: {problem.message}", problem.detail) from None
 

@@ -28,7 +28,11 @@ Emit = Callable[[Event], None]
 
 @dataclass(frozen=True)
 class Batch:
-    """Tokenised rows of one batch and how to continue them (see spec.Workload)."""
+    """Tokenised rows of one batch and how to continue them (see spec.Workload).
+
+    row_tokens: output tokens of each row where they differ (else max_new_tokens each); arrivals_s: when each row's request arrives, in
+    seconds after the start, where they do not all wait there.
+    """
 
     token_ids: tuple[tuple[int, ...], ...]
     max_new_tokens: int
@@ -37,6 +41,8 @@ class Batch:
     seed: int = 0
     top_k: int = 0
     top_p: float = 1.0
+    row_tokens: tuple[int, ...] = ()
+    arrivals_s: tuple[float, ...] = ()
 
 
 class Engine:
@@ -49,6 +55,7 @@ class Engine:
     hooks: ClassVar[tuple[str, ...]] = ()  # engines whose methods of a technique this one takes where it has none under its own name
     usual_on: ClassVar[tuple[str, ...]] = ()  # devices (cpu, cuda) on which this engine is taken where nobody names one: see core.usual
     settle_s: float = 0.0  # idle time before each timed pass, for whatever shares the processor with this engine to finish its work
+    compiled_step: Any = None  # what a technique compiled for this run: it has `rehearse(engine, batch)`, which is what `compile` does
     facts: Mapping[str, Any] = MappingProxyType({})  # what `load` returned; kept by run.execute for the runs that reuse the engine
 
     @classmethod
@@ -106,11 +113,12 @@ class Engine:
 
     def compiles(self, plan: Plan) -> bool:
         """Whether `compile` has something to do for this plan."""
-        return False
+        return self.compiled_step is not None
 
     def compile(self, batch: Batch) -> float | None:
         """Make the decode step for batches of this shape ready; called before the first pass. Seconds, None where it was ready."""
-        return None
+        seconds: float | None = self.compiled_step.rehearse(self, batch) if self.compiled_step is not None else None
+        return seconds
 
     def know(self, prompts: Sequence[tuple[int, ...]]) -> None:
         """Token ids of all prompts of the workload, told once before the first pass."""

@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from playground.core.making import Made, TrainStep
+
 PassKind = Literal["warmup", "timed"]
 
 
@@ -83,13 +85,15 @@ class Prepared:
 @dataclass(frozen=True)
 class BatchStart:
     """Tokenised input of one batch is ready and the clock starts. `rows`: indices of the requests in this batch; `prompt_tokens`: their
-    token counts, without padding. A pass over the workload holds one or more batches."""
+    token counts, without padding. A pass over the workload holds one or more batches. `arrivals_s`: seconds after t_ns at which each row's
+    request arrives (empty: all wait there)."""
 
     t_ns: int
     kind: PassKind
     index: int
     rows: tuple[int, ...]
     prompt_tokens: tuple[int, ...]
+    arrivals_s: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -267,7 +271,7 @@ class Failed:
 
 Event = (
     Phase | Progress | Loaded | Compiled | Evidence | Prepared | BatchStart | Tick | BatchEnd | Text | Output | Gauge | Memory | Score
-    | Departure | Energy | Ceilings | Profile | Counts | Warned | Done | Cancelled | Failed
+    | Departure | Energy | Ceilings | Profile | Counts | TrainStep | Made | Warned | Done | Cancelled | Failed
 )  # fmt: skip
 _TYPES: dict[str, type] = {cls.__name__: cls for cls in Event.__args__}
 ENDINGS = (Done, Cancelled, Failed)

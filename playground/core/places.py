@@ -19,6 +19,12 @@ def home() -> Path:
     return folder
 
 
+def keep_compiled() -> None:
+    """What torch and triton compile stays in the user's folder for the next worker."""
+    for variable, folder in (("TORCHINDUCTOR_CACHE_DIR", "inductor"), ("TRITON_CACHE_DIR", "triton")):
+        os.environ.setdefault(variable, str(home() / "compiled" / folder))
+
+
 def _user_cache() -> Path:
     if sys.platform == "win32":
         return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")

@@ -131,6 +131,7 @@ class Protocol:
         for name in ("energy", "quality", "profile"):
             _require_bool(name, getattr(self, name))
         _require_text("The evaluation text", self.text)
+        object.__setattr__(self, "text", self.text.strip())
         if self.evaluation not in EVALUATIONS:
             raise Problem("user", "evaluation: " + did_you_mean("there is no evaluation", str(self.evaluation), EVALUATIONS))
         price: object = self.price_per_hour

@@ -17,12 +17,16 @@ An engine may take the methods of another one where a technique has none under i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from playground.core.knobs import Knob, KnobValue
 from playground.core.machine import Machine
+from playground.core.spec import Workload
+
+if TYPE_CHECKING:
+    from playground.core.engine import Batch
 
 Knobs = Mapping[str, KnobValue]
 Effect = Literal["up", "down", "same"]
@@ -53,12 +57,17 @@ class Footprint:
     KV cache. `kv_share`: 0 where no cache is kept,
     1 where each token is; `kv_copied`: the cache is copied when it grows; `kv_padded`: it is allocated in full and attention reads all of
     it; `rows`: sequences a batch; `score_matrix`: attention weights are stored in full; `captured`: steps are replayed from a CUDA graph,
-    so that their launches cost the host nothing; `kv_bucketed`: the cache is allocated in the sizes of `measure.buckets`.
+    so that their launches cost the host nothing; `kv_bucketed`: the cache is allocated in the sizes of `measure.buckets`; `kv_window`:
+    tokens that each token attends to, and the cache keeps (None: all); `kv_offloaded`: it lies in host memory, but for two layers;
+    `kv_unpacked_bits`: each step writes all of it out in these bits (None: it is read as it is), and `kv_residual` tokens, at most, are
+    kept so.
 
     Where more than `unpack_above` tokens are multiplied at once (None: never), each linear layer's weights are first written out in
     `unpacked_bits`. Kernels of eager transformers: `layer_kernels` of one decoder layer without a cache and with one product for each
     of its linear layers; `step_kernels` in its place in the decode steps of a compiled layer; `linear_kernels` of a linear layer;
-    `unpack_kernels` more where its weights are unpacked.
+    `unpack_kernels` more where its weights are unpacked. `layers_share`, `mlp_share`: what is left of the decoder's layers and of the
+    intermediate channels of each, as `kept_layers` and `kept_width` count them. `away_share`: of the decoder's layers, those that are kept
+    off the device and come to it for each pass, as `away_layers` counts them.
     """
 
     weight_bits: float = 32.0
@@ -78,6 +87,29 @@ class Footprint:
     unpack_kernels: float = 1.0
     captured: bool = False
     kv_bucketed: bool = False
+    kv_window: int | None = None
+    kv_offloaded: bool = False
+    kv_unpacked_bits: float | None = None
+    kv_residual: int = 0
+    layers_share: float = 1.0
+    mlp_share: float = 1.0
+    away_share: float = 0.0
+
+
+def kept_layers(layers: int, share: float) -> int:
+    """How many of `layers` decoder layers are left where `share` of them is kept."""
+    return round(layers * share)
+
+
+def away_layers(layers: int, share: float) -> int:
+    """How many of `layers` decoder layers are kept off the device where `share` of them is: at least one, unless it is none."""
+    return max(1, round(layers * share)) if share else 0
+
+
+def kept_width(channels: int, share: float) -> int:
+    """How many of `channels` intermediate channels are left where `share` of them is kept: a multiple of 32, the smallest group of
+    columns that 4-bit weights are packed in."""
+    return channels if share == 1 else round(channels * share / 32) * 32
 
 
 def flipped(effects: Mapping[str, Effect]) -> dict[str, Effect]:
@@ -97,6 +129,7 @@ class Technique:
     knobs: ClassVar[tuple[Knob, ...]]
     explain: ClassVar[Explanation]
     cases: ClassVar[tuple[Mapping[str, KnobValue], ...]]
+    common: ClassVar[bool] = False  # whether the page shows its knobs unfolded
 
     def requires(self, knobs: Knobs, machine: Machine, device: str) -> str | None:
         """Why these values cannot work on this machine's device, cpu or cuda (a package or a capability that is missing), or None."""
@@ -118,6 +151,10 @@ class Technique:
     def footprint(self, knobs: Knobs, footprint: Footprint) -> Footprint:
         """`footprint` as these values change it; called in `order`. A count of kernels names what was counted."""
         return footprint
+
+    def batches(self, knobs: Knobs, work: Workload, prompts: Sequence[tuple[int, ...]]) -> list[tuple[tuple[int, ...], Batch]] | None:
+        """The batches of a pass, each with the numbers of its requests, where these values decide them; None where they do not."""
+        return None
 
     def defaults(self) -> dict[str, KnobValue]:
         """Default value of every knob."""

@@ -39,8 +39,7 @@ class ReplayEngine(Engine):
     @classmethod
     def adopt(cls, spec: RunSpec) -> RunSpec:
         """The recorded knobs, workload and protocol; Problem("user") where `spec` asks for others."""
-        name, variant, _ = _parsed(spec.model)
-        recorded = _variant(read(find(name), events_too=False), variant)
+        recorded = recorded_spec(spec)
         known = techniques()
         knobs = complete(recorded, known).knobs
         for knob, value in parse_knobs(spec.knobs, known).items():
@@ -67,6 +66,14 @@ def specs_of(recording: Recording, speed: float = 1.0) -> list[RunSpec]:
         spec.replace(model=f"recording:{recording.name}#{number}{ending}", engine=ReplayEngine.name, device="auto")
         for number, spec in enumerate(recording.specs)
     ]
+
+
+def recorded_spec(spec: RunSpec) -> RunSpec:
+    """What was run in truth where `spec` plays a recording, else `spec`; raises Problem where there is no such recording."""
+    if spec.engine != ReplayEngine.name:
+        return spec
+    name, variant, _ = _parsed(spec.model)
+    return _variant(read(find(name), events_too=False), variant)
 
 
 def _variant(recording: Recording, variant: int) -> RunSpec:

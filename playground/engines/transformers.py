@@ -10,6 +10,7 @@ padding. Example::
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -21,6 +22,8 @@ from playground.core.events import Profile, Tick
 from playground.core.machine import Machine
 from playground.core.plan import Plan
 from playground.core.problem import Problem
+from playground.engines.draft import load_draft
+from playground.engines.padding import left_padded
 from playground.engines.sampling import Sampler, kind_of
 from playground.techniques.setup import RunSetup, TransformersSetup
 
@@ -37,6 +40,7 @@ class TransformersEngine(Engine):
 
     model: Any = None
     tokenizer: Any = None
+    draft: Any = None  # a second model that drafts tokens, where `options.draft` names one
     cache: Any = None
     prompts: tuple[tuple[int, ...], ...] = ()  # of the workload
     first_input: tuple[int, int, int] | None = None  # of the run's first batch: rows, tokens a row with padding, padded places
@@ -56,6 +60,7 @@ class TransformersEngine(Engine):
         import torch
         import transformers
 
+        from playground.models.adapter import resolve_adapter
         from playground.models.resolve import resolve
         from playground.models.tokenizer import load_tokenizer
         from playground.models.weights import build_random, load_pretrained
@@ -67,7 +72,8 @@ class TransformersEngine(Engine):
         self.settle_s = SETTLE_S if plan.device == "cpu" else 0.0
         started = time.perf_counter()
         self.tokenizer = load_tokenizer(resolved)
-        self.options = TransformersSetup(device=plan.device)
+        self.options = TransformersSetup(device=plan.device, config=dict(resolved.config), tokenizer=self.tokenizer)
+        self.options.model, self.options.find_adapter = resolved.name, functools.partial(resolve_adapter, progress=emit)
         self._apply(plan, "load")
         dtype = getattr(torch, self.options.dtype)
         build = build_random if resolved.random_weights else load_pretrained
@@ -75,6 +81,7 @@ class TransformersEngine(Engine):
         with torch.no_grad():
             for change in self.options.changes:
                 self.model = change(self.model)
+        self.draft = load_draft(self, emit) if self.options.draft else None
         self._synchronize()
         return {
             "name": resolved.name,
@@ -91,13 +98,20 @@ class TransformersEngine(Engine):
         """Run-phase techniques; the cache of an earlier run is dropped, and what its passes left in the allocator."""
         self.cache = self.first_input = self.last_step_tokens = None
         self.kv_cache_bytes = 0
-        self.options.run = RunSetup()
+        self._forget_run()
         self.prompts = ()
         self._apply(plan, "run")
+        for begin in self.options.run.opening:
+            begin(self)
         if plan.device == "cuda":
             import torch
 
             torch.cuda.empty_cache()
+
+    def _forget_run(self) -> None:
+        for close in self.options.run.closing:
+            close()
+        self.options.run = RunSetup()
 
     def _apply(self, plan: Plan, phase: str) -> None:
         for technique in plan.techniques:
@@ -115,7 +129,7 @@ class TransformersEngine(Engine):
 
         with ExitStack() as stack:
             stack.enter_context(torch.inference_mode())
-            for enter in self.options.run.contexts:
+            for enter in (*self.options.contexts, *self.options.run.contexts):
                 stack.enter_context(enter())
             yield
 
@@ -133,24 +147,20 @@ class TransformersEngine(Engine):
 
     def generate(self, batch: Batch) -> Generator[Tick, None, None]:
         """Prefill, then a step a token; inference mode is entered for each step, so that the consumer's code is outside of it."""
-        if self.options.run.decode is not None:
-            yield from self.options.run.decode(self, batch)
-            return
-        import torch
+        decode = self.options.run.decode or type(self).plain
+        yield from decode(self, batch)
 
-        from playground.measure.torch_memory import cache_bytes
-
-        ids, mask = self._padded(batch)
-        rows, total = ids.shape
-        length = total - batch.max_new_tokens
+    def plain(self, batch: Batch) -> Generator[Tick, None, None]:
+        """One token of each row a forward pass."""
+        length = max(len(row) for row in batch.token_ids)
+        rows, total = len(batch.token_ids), length + batch.max_new_tokens
         self.cache = self._fresh_cache(rows, total - 1)  # the last token is never fed back
+        start = self._filled(batch)
+        ids, mask, positions = left_padded(batch, start, self.options.device)
+        self.first_input = self.first_input or (rows, length - start, rows * length - sum(len(row) for row in batch.token_ids))
         pick = self._picker(batch)
-        positions = torch.arange(total, device=ids.device).repeat(rows, 1)
-        if mask is not None:
-            positions = (positions - (length - mask[:, :length].sum(dim=1, keepdim=True))).clamp(min=0)
         eos = frozenset() if batch.ignore_eos else self.tokenizer.eos_ids
         finished = [False] * rows
-        start = self._filled(batch)
         for end in range(length, total):
             if end > length:
                 self.last_step_tokens = end - start
@@ -171,7 +181,13 @@ class TransformersEngine(Engine):
             if all(finished):
                 break
             start = end if self.cache is not None else 0
-        self.kv_cache_bytes = max(self.kv_cache_bytes, cache_bytes(self.cache) if self.cache is not None else 0)
+        self.count_cache()
+
+    def count_cache(self) -> None:
+        """Remember the bytes of this batch's cache where no batch had a larger one."""
+        from playground.measure.torch_memory import cache_bytes
+
+        self.kv_cache_bytes = max(self.kv_cache_bytes, cache_bytes(self.cache))
 
     def _filled(self, batch: Batch) -> int:
         """How many tokens of each row the fresh cache holds already."""
@@ -180,24 +196,6 @@ class TransformersEngine(Engine):
             return 0
         with self.passing():
             return fill(self, self.cache, batch)
-
-    def _padded(self, batch: Batch) -> tuple[Any, Any]:
-        """Token ids [rows, longest prompt + new tokens] on the device, padded on the left, and their mask, or None where nothing is
-        padded (a mask would forbid sdpa's fastest kernels)."""
-        import torch
-
-        longest = max(len(row) for row in batch.token_ids)
-        pads = [longest - len(row) for row in batch.token_ids]
-        ids = torch.zeros(len(pads), longest + batch.max_new_tokens, dtype=torch.long)
-        for number, row in enumerate(batch.token_ids):
-            ids[number, pads[number] : longest] = torch.tensor(row)
-        self.first_input = self.first_input or (len(pads), longest, sum(pads))
-        if not any(pads):
-            return ids.to(self.options.device), None
-        mask = torch.ones_like(ids)
-        for number, pad in enumerate(pads):
-            mask[number, :pad] = 0
-        return ids.to(self.options.device), mask.to(self.options.device)
 
     def _fresh_cache(self, rows: int, tokens: int) -> Any:
         """The cache for this batch; one of fixed size is used again when its shape still fits, as a warm-up is meant to show."""
@@ -243,29 +241,42 @@ class TransformersEngine(Engine):
         padding, and without a cache that step computes them again."""
         from playground.measure.step_profile import profile_step
 
+        if batch.arrivals_s:
+            raise Problem("unsupported", "Requests arrive over time, so no step stands for the others and none is profiled.")
         before = min(batch.max_new_tokens // 2, STEPS_BEFORE_PROFILE)
         if before == 0:
             raise Problem("unsupported", "One output token comes from the prompt's own pass, so there is no decode step to profile.")
-        cached = max(len(row) for row in batch.token_ids) + before - 1
+        given: list[int] = []  # tokens of a row, by step
         with closing(self.generate(replace(batch, ignore_eos=True))) as steps:
-            for _ in range(before - 1):
-                next(steps)
-            return profile_step(self.model, lambda: next(steps), self.options.device, rows=len(batch.token_ids), cached_tokens=cached)
+
+            def step() -> None:
+                tick = next(steps, None)
+                if tick is None:
+                    raise Problem("unsupported", "The output was complete before the step that was to be profiled: ask for more tokens.")
+                given.append(len(tick.tokens[0]))
+
+            while sum(given) < before - 1:
+                step()
+            found = profile_step(self.model, step, self.options.device, rows=len(batch.token_ids), cached_tokens=0)
+        return replace(found, cached_tokens=max(len(row) for row in batch.token_ids) + sum(given[:-1]) - 1)
 
     def memory(self) -> Mapping[str, float]:
         """Real tensors, and on CUDA the allocator's peaks."""
-        from playground.measure.torch_memory import cuda_peaks, module_bytes
+        from playground.measure.torch_memory import cache_facts, cuda_peaks, module_bytes
 
         values: dict[str, float] = {"weights_bytes": module_bytes(self.model), "kv_cache_bytes": self.kv_cache_bytes}
+        if self.draft is not None:
+            values["weights_bytes"] += module_bytes(self.draft)
         if self.cache is not None:
-            values["kv_bytes_per_number"] = self.cache.layers[0].keys.element_size()
+            values |= cache_facts(self.cache, self.options.device)
         return {**values, **(cuda_peaks() if self.options.device == "cuda" else {})}
 
     def reset_peaks(self) -> None:
-        """CUDA's allocator peaks, and the largest KV cache."""
+        """CUDA's allocator peaks, the largest KV cache, and what techniques counted so far."""
         from playground.measure.torch_memory import reset_cuda_peaks
 
         self.kv_cache_bytes = 0
+        self.options.run.counts.clear()
         if self.options.device == "cuda":
             reset_cuda_peaks()
 
@@ -277,7 +288,9 @@ class TransformersEngine(Engine):
 
     def close(self) -> None:
         """The worker ends after this; references are dropped for callers that stay."""
-        self.model = self.tokenizer = self.cache = None
+        if self.model is not None:
+            self._forget_run()
+        self.model = self.draft = self.tokenizer = self.cache = None
 
 
 ENGINE = TransformersEngine

@@ -15,7 +15,7 @@ from playground.core.events import Profile
 from playground.core.problem import Problem
 from playground.measure.estimate import tokens_allocated
 from playground.measure.roofline import Work, decode_work, middle, prefill_work
-from playground.measure.timing import NO_PASS, NO_TOKEN, ONE_TOKEN
+from playground.measure.timing import NO_PASS, NO_TOKEN, ONE_TOKEN, SCHEDULED
 from playground.measure.trace import Pass, TimedBatch, Trace
 from playground.measure.values import Found, Measure, Metric, Missing
 
@@ -42,12 +42,15 @@ def decode_step(trace: Trace, passes: Sequence[Pass] | None = None) -> tuple[Wor
 def prefill(trace: Trace, passes: Sequence[Pass] | None = None) -> tuple[Work, float] | Missing:
     """Work and seconds of the mean prefill of a batch of these passes (None: all timed ones), or why there is none."""
     batches = _batches(trace.timed if passes is None else passes)
+    if _scheduled(trace.timed if passes is None else passes):
+        return SCHEDULED
     waits = [batch.ttft_s for batch in batches if batch.ttft_s]
     if not batches or len(waits) != len(batches):
         return NO_TOKEN if batches else NO_PASS
     total = Work(0, 0, 0)
     for batch in batches:
-        work = _work(trace, batch, max(row.prompt_tokens for row in batch.rows), None)
+        copied = int(trace.counts.get("prefix_tokens", 0))  # from a prefix that was computed once
+        work = _work(trace, batch, max(row.prompt_tokens for row in batch.rows) - copied, None)
         if isinstance(work, Missing):
             return work
         total += work
@@ -57,12 +60,18 @@ def prefill(trace: Trace, passes: Sequence[Pass] | None = None) -> tuple[Work, f
 def step_s(passes: Sequence[Pass], rows: int | None = None) -> float | Missing:
     """Seconds of the mean decode step, over the batches of `rows` rows where there are any (None: over all), or why there is none."""
     batches = _batches(passes)
+    if _scheduled(passes):
+        return SCHEDULED
     batches = [batch for batch in batches if len(batch.rows) == rows] or batches
     steps = sum(max(len(batch.ticks_ns) - 1, 0) for batch in batches)
     seconds = sum(batch.ticks_ns[-1] - batch.ticks_ns[0] for batch in batches if batch.ticks_ns) / 1e9
     if not batches:
         return NO_PASS
     return seconds / steps if steps and seconds > 0 else ONE_TOKEN
+
+
+def _scheduled(passes: Sequence[Pass]) -> bool:
+    return any(batch.scheduled for batch in _batches(passes))
 
 
 def _batches(passes: Sequence[Pass]) -> list[TimedBatch]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from playground.core.problem import Problem
-from playground.core.technique import Footprint
+from playground.core.technique import Footprint, away_layers, kept_layers, kept_width
 from playground.measure.buckets import bucket
 
 KNOWN_TYPES = ("llama", "mistral", "qwen2", "qwen3", "smollm3")
@@ -98,28 +98,48 @@ def estimate(config: Mapping[str, Any], footprint: Footprint, prompt_tokens: int
     Activations are the peak of one forward pass, in the precision of the weights: for each token of each row of one layer, eight vectors of
     the hidden size (residual, norm, queries, keys, values, attention output and their copies) and two of the MLP's, plus one float32 row
     of logits a sequence. The pass is the prompt; without a KV cache it is the whole text. A stored score matrix adds rows x heads x
-    tokens^2 numbers in that precision and in float32 (softmax). Not counted: the runtime itself (a CUDA context takes some hundred MB),
-    scratch space of kernels, and fragments. Raises Problem("model") where the config lacks a size.
+    tokens^2 numbers in that precision and in float32 (softmax); where layers are kept elsewhere, one of them is there while it runs.
+    Not counted: the runtime itself (a CUDA context takes some hundred MB), scratch space of kernels, and fragments. Raises
+    Problem("model") where the config lacks a size.
     """
+    config = reduced(config, footprint)
     shape, count = shape_of(config), parameters(config)
     bits = footprint.weight_bits
     linear_bits = bits if footprint.linear_bits is None else footprint.linear_bits
     head_bits = bits if footprint.head_bits is None else footprint.head_bits
-    weights = ((count.total - count.linear - count.head) * bits + count.linear * linear_bits + count.head * head_bits) / 8
+    away = away_layers(shape.layers, footprint.away_share) / shape.layers
+    linear = count.linear * linear_bits
+    weights = ((count.total - count.linear - count.head) * bits + linear * (1 - away) + count.head * head_bits) / 8
     tokens = prompt_tokens + new_tokens
     held = tokens_allocated(footprint, tokens)
-    kv = kv_bytes_per_token(config, footprint.kv_bits / 8) * held * footprint.rows * footprint.kv_share
+    whole = min(footprint.kv_residual, held) if footprint.kv_unpacked_bits else 0
+    mean_bits = ((held - whole) * footprint.kv_bits + whole * (footprint.kv_unpacked_bits or 0)) / held
+    kv = kv_bytes_per_token(config, mean_bits / 8) * held * footprint.rows * footprint.kv_share
+    if footprint.kv_offloaded:
+        kv *= min(2 / shape.layers, 1)
     width = bits / 8
     at_once = prompt_tokens if footprint.kv_share else tokens
     activations = footprint.rows * at_once * (8 * shape.hidden + 2 * shape.intermediate) * width + footprint.rows * shape.vocabulary * 4
+    if away:
+        activations += linear / 8 / shape.layers
     if footprint.score_matrix:
         activations += footprint.rows * shape.heads * at_once**2 * (width + 4)
     return Estimate(round(weights), round(kv), round(activations), round(weights) + round(kv) + round(activations), count.note)
 
 
+def reduced(config: Mapping[str, Any], footprint: Footprint) -> Mapping[str, Any]:
+    """`config` of the model that is left where `footprint` says that layers or intermediate channels are taken away."""
+    if footprint.layers_share == footprint.mlp_share == 1:
+        return config
+    shape = shape_of(config)
+    layers, width = kept_layers(shape.layers, footprint.layers_share), kept_width(shape.intermediate, footprint.mlp_share)
+    return {**config, "text_config": None, **shape.config, "num_hidden_layers": max(layers, 1), "intermediate_size": max(width, 1)}
+
+
 def tokens_allocated(footprint: Footprint, tokens: int) -> int:
-    """Room for this many tokens a row, the last of which is never fed back, in a cache that is allocated once."""
-    return bucket(tokens - 1) if footprint.kv_bucketed else tokens
+    """Room for this many tokens a row, the last of which is never fed back, in a cache that is allocated once; no more than a window."""
+    tokens = bucket(tokens - 1) if footprint.kv_bucketed else tokens
+    return min(tokens, footprint.kv_window or tokens)
 
 
 def shape_of(config: Mapping[str, Any]) -> Shape:

@@ -38,6 +38,7 @@ PACKAGES = {
     "torchao": "torchao",
     "hqq": "hqq",
     "optimum.quanto": "optimum-quanto",
+    "flash_attn": "flash-attn",
     "gradio": "gradio",
     "plotly": "plotly",
 }

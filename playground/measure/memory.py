@@ -8,8 +8,11 @@ that breaks that order is not available, with the reason. Example::
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from playground.core.problem import Problem
-from playground.measure.estimate import kv_bytes_per_token
+from playground.measure.estimate import kv_bytes_per_token, reduced
+from playground.measure.timing import SCHEDULED
 from playground.measure.trace import Trace
 from playground.measure.values import Found, Measure, Metric, Missing
 
@@ -64,14 +67,26 @@ def _kv_formula(trace: Trace, baseline: Trace | None) -> Found:
     if width is None:
         return Missing("the engine did not say how many bytes a number its KV cache takes")
     try:
-        per_token = kv_bytes_per_token(config, width)
+        per_token = kv_bytes_per_token(reduced(config, trace.footprint) if trace.footprint else config, width)
     except Problem as problem:
         return Missing(problem.message)
-    cached = 0
+    if any(batch.scheduled for batch in trace.timed[-1].batches):
+        return SCHEDULED
+    cached = 0.0
     for batch in trace.timed[-1].batches:
         longest = max(row.prompt_tokens for row in batch.rows)
-        cached = max(cached, len(batch.rows) * (longest + max(len(batch.ticks_ns) - 1, 0)))
+        fed = max(max(len(row.token_ids) for row in batch.rows) - 1, 0)
+        cached = max(cached, len(batch.rows) * _whole_tokens(trace.memory["timed"], longest, fed))
     return per_token * cached
+
+
+def _whole_tokens(memory: Mapping[str, float], prompt: int, steps: int) -> float:
+    """Tokens a row that are cached after the prompt and that many steps, packed ones counted as the share of a whole one that they take."""
+    tokens = min(prompt + steps, memory.get("kv_window", prompt + steps))
+    if "kv_packed_bytes_per_number" not in memory:
+        return tokens
+    whole = steps % memory["kv_residual_tokens"]  # the prompt is packed at once, then so many tokens at a time
+    return whole + (tokens - whole) * memory["kv_packed_bytes_per_number"] / memory["kv_bytes_per_number"]
 
 
 def _rss(trace: Trace, baseline: Trace | None) -> Found:
@@ -110,6 +125,7 @@ def _rest(trace: Trace, baseline: Trace | None) -> Found:
     weights, cache = trace.remembered("weights_bytes"), trace.remembered("kv_cache_bytes")
     if weights is None or cache is None:
         return Missing("it needs the bytes of the weights and of the KV cache, and the engine did not report them")
+    cache -= trace.remembered("kv_host_bytes") or 0
     peak: Found | None = trace.remembered("peak_allocated_bytes")
     if peak is None:
         peak = _rss_growth(trace, baseline)
@@ -142,7 +158,8 @@ METRICS = (
         "KV cache by formula",
         "B",
         "lower",
-        "2 x layers x KV heads x head size x bytes a number x tokens x batch; tokens: longest prompt + output tokens - 1",
+        "2 x layers x KV heads x head size x bytes a number x tokens x batch; tokens: longest prompt + output tokens - 1, or the window; "
+        "of a quantized cache, packed tokens count with their scales and zero points, those that wait to be packed whole",
         _kv_formula,
         estimated=True,
     ),

@@ -15,8 +15,8 @@ from typing import Any, Literal
 
 from playground.core.events import Ceilings
 from playground.core.problem import Problem
-from playground.core.technique import Footprint
-from playground.measure.estimate import Shape, estimate, kv_bytes_per_token, parameters, shape_of, tokens_allocated
+from playground.core.technique import Footprint, away_layers
+from playground.measure.estimate import Shape, estimate, kv_bytes_per_token, parameters, reduced, shape_of, tokens_allocated
 
 Bound = Literal["memory", "compute", "launch"]
 
@@ -84,10 +84,13 @@ def decode_work(config: Mapping[str, Any], footprint: Footprint, cached_tokens: 
     """
     if not footprint.kv_share:
         return prefill_work(config, footprint, cached_tokens + 1)
+    cached_tokens = min(cached_tokens, (footprint.kv_window or cached_tokens + 1) - 1)
     length = max(cached_tokens + 1, allocated_tokens or 0) if footprint.kv_padded else cached_tokens + 1
     moved = length + 1  # attention reads the keys and values of all tokens, the step writes those of one
     if footprint.kv_copied:
         moved += 2 * cached_tokens
+    if footprint.kv_unpacked_bits:  # unpacked, shifted, scaled, joined with what is new and read: 1 + 2 + 2 + 2 + 1 times its own width
+        moved += 8 * cached_tokens * footprint.kv_unpacked_bits / footprint.kv_bits
     if footprint.step_kernels is not None:  # prompts, and steps without a cache, are not compiled
         footprint = replace(footprint, layer_kernels=footprint.step_kernels)
     step = _pass(config, footprint, tokens=1, context=length, kv_tokens=moved)
@@ -149,6 +152,7 @@ def middle(prompt_tokens: float, new_tokens: int) -> float:
 def _pass(config: Mapping[str, Any], footprint: Footprint, *, tokens: float, context: float, kv_tokens: float) -> Work:
     """A forward pass over `tokens` of each row, each attending over `context`; `kv_tokens`: tokens of each row whose keys and values are
     moved. Of the logits only the last token's are computed."""
+    config = reduced(config, footprint)
     shape, count = shape_of(config), parameters(config)
     if "experts" in count.note:
         raise Problem("model", "This model has several experts a layer, and how many of them a step uses is not counted here.")
@@ -157,6 +161,8 @@ def _pass(config: Mapping[str, Any], footprint: Footprint, *, tokens: float, con
     unpacks = footprint.unpack_above is not None and at_once > footprint.unpack_above
     linear_bits = footprint.weight_bits if footprint.linear_bits is None else footprint.linear_bits
     weights = count.linear * (linear_bits + (2 * footprint.unpacked_bits if unpacks else 0)) / 8 + count.norm * width
+    away = away_layers(shape.layers, footprint.away_share) / shape.layers
+    weights += away * count.linear * linear_bits / 8  # written to the device before they are read there
     head = shape.vocabulary * shape.hidden
     head_bits = footprint.head_bits if count.head and footprint.head_bits is not None else footprint.weight_bits
     lookup, logits = at_once * shape.hidden, 2 * rows * shape.vocabulary

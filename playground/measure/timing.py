@@ -15,6 +15,7 @@ from playground.measure.values import Found, Measure, Metric, Missing, Pooled
 
 NO_PASS = Missing("no timed pass was completed")
 NO_TOKEN = Missing("a request gave no token")
+SCHEDULED = Missing("requests arrive over time, so prompts and steps of several of them share the time")
 ONE_TOKEN = Missing("a gap between tokens needs at least two output tokens in each request")
 
 
@@ -61,6 +62,8 @@ def _decode_rate(trace: Trace, baseline: Trace | None) -> Found:
 
 def _prefill_rate(trace: Trace, baseline: Trace | None) -> Found:
     def of_pass(item: Pass) -> float | Missing:
+        if any(batch.scheduled for batch in item.batches):
+            return SCHEDULED
         waits = [batch.ttft_s for batch in item.batches]
         seconds = sum(wait for wait in waits if wait is not None)
         if None in waits or seconds <= 0:
@@ -111,7 +114,7 @@ METRICS = (
         "s",
         "lower",
         "first token on the host - tokenised input ready; mean over requests",
-        _mean_over_rows(lambda batch, row: batch.ttft_s, NO_TOKEN),
+        _mean_over_rows(lambda batch, row: batch.first_s(row), NO_TOKEN),
     ),
     Metric(
         "itl_s",

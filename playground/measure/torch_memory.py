@@ -23,14 +23,40 @@ def cache_bytes(cache: Any) -> int:
     return 0 if cache is None else tensor_bytes(getattr(cache, "layers", cache))
 
 
+def cache_facts(cache: Any, device: str) -> dict[str, float]:
+    """What the KV formula needs beside the model, read from a filled cache of a model on `device` (cpu or cuda).
+
+    kv_bytes_per_number: of what is not packed; kv_packed_bytes_per_number and kv_residual_tokens: of a quantized cache, with its scale and
+    zero point for each group, and after how many new tokens these are packed; kv_window: tokens that each token sees, where no layer keeps
+    more; kv_host_bytes: what of it lies in host memory beside a GPU.
+    """
+    layer = cache.layers[0]
+    facts: dict[str, float] = {"kv_bytes_per_number": layer.keys.element_size()}
+    if hasattr(layer, "_quantized_keys"):
+        grouped = hasattr(layer, "q_group_size")  # else one scale for all
+        packed = layer.nbits / 8 + 2 * layer.keys.element_size() / layer.q_group_size if grouped else layer.fp8_dtype.itemsize
+        facts |= {"kv_packed_bytes_per_number": packed, "kv_residual_tokens": layer.residual_length if grouped else 1}
+    windows = {getattr(each, "sliding_window", None) for each in cache.layers}
+    if len(windows) == 1 and (size := windows.pop()):
+        facts["kv_window"] = size
+    if getattr(cache, "offloading", False) and device == "cuda":
+        facts["kv_host_bytes"] = bytes_by_device(cache.layers).get("cpu", 0)
+    return facts
+
+
 def tensor_bytes(things: Any) -> int:
     """Bytes of all tensors reachable from tensors, containers and plain objects; modules among them are not entered."""
+    return sum(bytes_by_device(things).values())
+
+
+def bytes_by_device(things: Any) -> dict[str, int]:
+    """As `tensor_bytes`, by the name of the device: cpu, cuda:0."""
     spans: dict[str, list[tuple[int, int]]] = {}
     for tensor in _tensors(things, {}):
         span = _span(tensor)
         if span is not None:
             spans.setdefault(str(tensor.device), []).append(span)
-    return sum(_union(group) for group in spans.values())
+    return {device: _union(group) for device, group in spans.items()}
 
 
 def cuda_peaks() -> dict[str, float]:

@@ -47,12 +47,14 @@ _CLOSERS = (Phase, Memory, Score, Done)
 
 @dataclass(frozen=True)
 class Row:
-    """One request in one batch. `stamps_ns[i]`: when `token_ids[i]` was on the host; tokens of one step share their stamp."""
+    """One request in one batch. `stamps_ns[i]`: when `token_ids[i]` was on the host; tokens of one step share their stamp.
+    `arrived_ns`: when its waiting began: at the batch's start, or where requests come over time when it came."""
 
     request: int
     prompt_tokens: int
     token_ids: tuple[int, ...]
     stamps_ns: tuple[int, ...]
+    arrived_ns: int = 0
 
     @property
     def gaps_s(self) -> tuple[float, ...]:
@@ -62,11 +64,12 @@ class Row:
 
 @dataclass(frozen=True)
 class TimedBatch:
-    """One complete batch: `start_ns` is when its tokenised input was ready."""
+    """One complete batch: `start_ns` is when its tokenised input was ready; `scheduled`: its requests come over time."""
 
     start_ns: int
     ticks_ns: tuple[int, ...]
     rows: tuple[Row, ...]
+    scheduled: bool = False
 
     @property
     def ttft_s(self) -> float | None:
@@ -74,8 +77,14 @@ class TimedBatch:
         return (self.ticks_ns[0] - self.start_ns) / 1e9 if self.ticks_ns else None
 
     def e2e_s(self, row: Row) -> float | None:
-        """Input ready to the row's last token; None where it has none."""
-        return (row.stamps_ns[-1] - self.start_ns) / 1e9 if row.stamps_ns else None
+        """Request there to its last token; None where it has none."""
+        return (row.stamps_ns[-1] - (row.arrived_ns or self.start_ns)) / 1e9 if row.stamps_ns else None
+
+    def first_s(self, row: Row) -> float | None:
+        """Request there to its first token: its own where requests come over time, else the batch's, which all rows wait for."""
+        if not self.scheduled:
+            return self.ttft_s
+        return (row.stamps_ns[0] - row.arrived_ns) / 1e9 if row.stamps_ns else None
 
 
 @dataclass(frozen=True)
@@ -201,5 +210,6 @@ def _batch(start: BatchStart, ticks: Sequence[Tick]) -> TimedBatch:
     rows = []
     for position, (request, prompt_tokens) in enumerate(zip(start.rows, start.prompt_tokens, strict=True)):
         stamped = [(token, tick.t_ns) for tick in ticks for token in tick.tokens[position]]
-        rows.append(Row(request, prompt_tokens, tuple(token for token, _ in stamped), tuple(stamp for _, stamp in stamped)))
-    return TimedBatch(start.t_ns, tuple(tick.t_ns for tick in ticks), tuple(rows))
+        arrived = start.t_ns + round(start.arrivals_s[position] * 1e9) if start.arrivals_s else start.t_ns
+        rows.append(Row(request, prompt_tokens, tuple(token for token, _ in stamped), tuple(stamp for _, stamp in stamped), arrived))
+    return TimedBatch(start.t_ns, tuple(tick.t_ns for tick in ticks), tuple(rows), bool(start.arrivals_s))

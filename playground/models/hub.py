@@ -98,6 +98,11 @@ def _fetch(hub_id: str, progress: OnProgress) -> Path:
     return folder
 
 
+def fetched(hub_id: str, download: Callable[[], str]) -> Path:
+    """The folder that `download` gives, with a hub's faults as sentences: raises Problem("model"), Unreachable where no hub answers."""
+    return Path(_answer(hub_id, _start(download)))
+
+
 def _answer(hub_id: str, future: Future[T], timeout_s: float | None = None) -> T:
     try:
         return future.result(timeout_s)

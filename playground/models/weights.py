@@ -8,6 +8,7 @@ Example::
 
 from __future__ import annotations
 
+import json
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,19 +21,26 @@ STD = 0.02
 CHUNK = 1 << 24
 
 
-def load_pretrained(folder: Path, dtype: Any, device: str, quantization_config: Any = None, **options: Any) -> Any:
+def load_pretrained(folder: Path, dtype: Any, device: str, quantization_config: Any = None, *, held_on: str = "", **options: Any) -> Any:
     """The transformers model of `folder` on `device`, in `dtype` (torch), ready for inference.
 
-    quantization_config: a transformers BitsAndBytesConfig or None; options: more for from_pretrained, such as attn_implementation.
+    quantization_config: a transformers BitsAndBytesConfig or None; held_on: the device that gets all weights in place of `device`, for a
+    caller that moves them itself; options: more for from_pretrained, such as attn_implementation.
     Raises Problem("model") for an architecture that transformers does not know or that needs code of its own.
     """
     from transformers import AutoModelForCausalLM
 
     if quantization_config is not None:
         options["quantization_config"] = quantization_config
-    fixed = {"local_files_only": True, "use_safetensors": True, "trust_remote_code": False, "device_map": {"": device}}
+    fixed = {"local_files_only": True, "use_safetensors": True, "trust_remote_code": False, "device_map": {"": held_on or device}}
+    method = _check_method(folder)
     try:
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **fixed, **options)
+    except ImportError as error:
+        if not method:
+            raise
+        sentence = f"This model comes quantized ({method}), and the library that unpacks it is missing: {_first_line(error)}"
+        raise Problem("unsupported", sentence, repr(error)) from error
     except (ValueError, OSError, KeyError) as error:
         raise _unloadable(str(folder), error) from error
     return _frozen(model)
@@ -45,12 +53,14 @@ def build_random(
     quantization_config: Any = None,
     *,
     seed: int = SEED,
+    held_on: str = "",
     **options: Any,
 ) -> Any:
     """A model with random weights on `device`: normal(0, 0.02), norms 1, biases 0; the same seed draws the same numbers for every dtype.
 
     folder_or_config: a folder with config.json, or its content. quantization_config: a transformers BitsAndBytesConfig; then each linear
-    layer but the output head is quantized as soon as it is made. options: more for from_config, such as attn_implementation.
+    layer but the output head is quantized as soon as it is made. held_on: the device that keeps what `device` drew (""): the same one.
+    options: more for from_config, such as attn_implementation.
     """
     import torch
     from accelerate import init_empty_weights
@@ -69,7 +79,7 @@ def build_random(
     if quantization_config is not None:
         _use_bitsandbytes(model, quantization_config)
     with torch.no_grad():
-        _materialise(model, torch.device(device), seed)
+        _materialise(model, torch.device(device), seed, torch.device(held_on or device))
     return _frozen(model)
 
 
@@ -80,7 +90,7 @@ def _use_bitsandbytes(model: Any, quantization_config: Any) -> None:
     replace_with_bnb_linear(model, modules_to_not_convert=skipped, quantization_config=quantization_config)
 
 
-def _materialise(model: Any, device: Any, seed: int) -> None:
+def _materialise(model: Any, device: Any, seed: int, held_on: Any) -> None:
     import torch
 
     tied = model.config.tie_word_embeddings
@@ -89,10 +99,10 @@ def _materialise(model: Any, device: Any, seed: int) -> None:
         for name, empty in list(module.named_parameters(recurse=False)):
             if tied and module is head and name == "weight":
                 continue
-            weight = _random(path, name, empty, device, seed)
+            weight = _random(path, name, empty, device, seed).to(held_on)
             setattr(module, name, _stored(module, name, weight, empty))
         for name, buffer in list(module.named_buffers(recurse=False)):
-            module._buffers[name] = buffer.to(device)
+            module._buffers[name] = buffer.to(held_on)
     if tied:
         head.weight = model.get_input_embeddings().weight
     if left := [name for name, parameter in model.named_parameters() if parameter.is_meta]:
@@ -135,6 +145,25 @@ def _frozen(model: Any) -> Any:
     return model.eval()
 
 
+def _check_method(folder: Path) -> str:
+    """How the weights of `folder` are quantized already, "" where they are plain; raises Problem("model") for a method that transformers
+    does not know, whose packed weights it would leave out with no more than a warning."""
+    from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING
+
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    found = config.get("quantization_config")
+    if not found:
+        return ""
+    method = str(found.get("quant_method", "bitsandbytes"))
+    if method != "bitsandbytes" and method not in AUTO_QUANTIZER_MAPPING:
+        raise Problem("model", f"This model comes quantized by {method}, which transformers does not know. Choose another version of it.")
+    return method
+
+
 def _unloadable(what: str, error: Exception) -> Problem:
+    return Problem("model", f"transformers cannot load {what}: {_first_line(error)}", repr(error))
+
+
+def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
-    return Problem("model", f"transformers cannot load {what}: {lines[0] if lines else type(error).__name__}", repr(error))
+    return lines[0] if lines else type(error).__name__

@@ -18,6 +18,7 @@ from playground.results.memory_chart import memory
 from playground.results.numbers import Scale, digits, floor_of, scale_for, shown, value_of
 from playground.results.profile_chart import profile
 from playground.results.roofline_chart import roofline
+from playground.results.timeline_chart import timeline
 
 LATENCY = ("ttft_s", "itl_s", "itl_p95_s")
 THROUGHPUT = ("decode_tokens_per_s", "output_tokens_per_s", "prefill_tokens_per_s")
@@ -62,6 +63,7 @@ def charts(results: Sequence[Result], names: Sequence[str]) -> dict[str, Any]:
         _group("Latency", LATENCY, results, names),
         {"title": "Memory", "panels": [memory(results, names)]},
         _group("Throughput", THROUGHPUT, results, names),
+        {"title": "Requests", "wide": True, "panels": [drawn for drawn in (timeline(results, names),) if drawn]},
         _group("Energy", ENERGY, results, names),
         _group("Efficiency", EFFICIENCY, results, names),
         {"title": "Why", "wide": True, "panels": [drawn for drawn in (profile(results, names), roofline(results, names)) if drawn]},

@@ -1,7 +1,7 @@
 """The result document of one run: what the CLI prints with `--json`, the API returns and the store keeps. Derived from raw events alone.
 
-Pure. The schema is fixed: spec, label, fingerprint, status, error, provenance, evidence, metrics, outputs, quality_about, and what
-`explain` adds: verdict, prediction, prediction_reason, roofline, profile, departures, expectations.
+Pure. The schema is fixed: spec, label, fingerprint, status, error, provenance, evidence, metrics, outputs, requests (where they arrive over
+time), quality_about, and what `explain` adds: verdict, prediction, prediction_reason, roofline, profile, departures, expectations.
 Example::
 
     result(spec, events, baseline=(other_spec, other_events))["metrics"]["itl_s"]["value"]
@@ -19,6 +19,7 @@ from playground.core.spec import RunSpec
 from playground.measure.metrics import derive
 from playground.measure.trace import Trace
 from playground.results.explain import Measured, explain
+from playground.results.timeline_chart import requests_of
 from playground.techniques import techniques
 
 INTERRUPTED = {"kind": "crash", "message": "The program ended in the middle of this run; these are the events that it had.", "detail": ""}
@@ -44,6 +45,7 @@ def result(spec: RunSpec, events: Sequence[Event], baseline: tuple[RunSpec, Sequ
         "outputs": [
             {"prompt": output.prompt, "text": "".join(output.pieces), "token_ids": list(output.token_ids)} for output in trace.outputs
         ],
+        "requests": requests_of(trace),
         "quality_about": trace.score.about if trace.score else "",
         **explain(Measured(trace, values), theirs, known),
     }

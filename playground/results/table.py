@@ -28,6 +28,18 @@ def table(results: Sequence[dict[str, Any]]) -> str:
     return "\n".join([*lines, "", *verdicts])
 
 
+def claims_text(judged: Sequence[Mapping[str, Any]]) -> str:
+    """What `results.claims.judge` found: each claim with its source, and below it a line a variant; "" for none."""
+    lines = []
+    for sentence, source in dict.fromkeys((item["sentence"], item["source"]) for item in judged):
+        lines.append(f"Claimed: {sentence} ({source})")
+        for item in judged:
+            if (item["sentence"], item["source"]) == (sentence, source):
+                why = f" Why: {item['why']}" if item["why"] else ""
+                lines.append(f"  {item['variant']}: {item['outcome']}. {item['text']}{why}")
+    return "\n".join(lines)
+
+
 def _cell(value: Mapping[str, Any]) -> str:
     if value.get("value") is None:
         return "not available"

@@ -44,6 +44,7 @@ class Seen:
     kernels: float | None
     ceilings: Ceilings | None
     reason: str
+    row_tokens: float = 1.0  # a step gives each row, where it checks proposed tokens
 
 
 def seen(trace: Trace, values: Mapping[str, Value]) -> Seen:
@@ -66,6 +67,7 @@ def seen(trace: Trace, values: Mapping[str, Value]) -> Seen:
         kernels=values["kernels_per_token"].value,
         ceilings=trace.ceilings,
         reason=_lacks(trace, values, found),
+        row_tokens=values["tokens_per_pass"].value or 1.0 if "tokens_per_pass" in values else 1.0,
     )
 
 
@@ -175,6 +177,9 @@ def _lead(run: Seen, baseline: Seen) -> tuple[str, int]:
     """What the run does differently, and whether that should make a step shorter (1), longer (-1) or neither (0)."""
     if run.rows != baseline.rows:
         return f"{run.name} makes {run.rows} tokens a step instead of {baseline.rows}", -1 if run.rows > baseline.rows else 1
+    if run.row_tokens != baseline.row_tokens:
+        more = f"{run.name} makes {digits(run.row_tokens)} tokens of a row a step instead of {digits(baseline.row_tokens)}"
+        return more, 1 if run.row_tokens > baseline.row_tokens else -1
     if not (run.decode and baseline.decode):
         return f"{run.name} does the same", 0
     operations = run.decode.operations / baseline.decode.operations

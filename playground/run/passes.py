@@ -60,6 +60,9 @@ class Passes:
     def batches(self, prompts: Sequence[tuple[int, ...]]) -> list[tuple[Rows, Batch]]:
         """Requests are the prompts, repeated in order until there are enough for one batch; a batch has at most batch_size of them."""
         work = self.plan.spec.workload
+        for technique in () if self.engine.any_technique else self.plan.techniques:
+            if (own := technique.batches(self.plan.spec.knobs, work, prompts)) is not None:
+                return own
         size = int(self.plan.spec.knobs.get("batch_size", 1))
         requests = range(max(len(prompts), size))
         batches = []
@@ -83,7 +86,7 @@ class Passes:
         emit, cancelled = self.emit, self.cancelled
         ticks: list[Tick] = []
         lengths = tuple(len(ids) for ids in batch.token_ids)
-        emit(BatchStart(time.perf_counter_ns(), kind, index, rows, lengths))
+        emit(BatchStart(time.perf_counter_ns(), kind, index, rows, lengths, batch.arrivals_s))
         steps = self.engine.generate(batch)
         try:
             for tick in steps:

@@ -90,7 +90,7 @@ class Runner:
         settings = {name: str(path) if path else None for name, path in paths.items()}
         child.send({"cmd": "run", "spec": spec.to_dict(), **settings, "ceilings": dict(ceilings or {})})
         gauges = Gauges(child.pid) if engine.replay is Engine.replay else None
-        watch = _Watch(child, cancel, gauges)
+        watch = Watch(child, cancel, gauges)
         try:
             yield from watch.events()
         finally:
@@ -115,7 +115,7 @@ class Runner:
 
 
 @dataclass
-class _Watch:
+class Watch:
     """One run of one worker, seen from outside. `gauges` is None for a recording, whose own gauges are the ones to see."""
 
     child: Child

@@ -66,7 +66,7 @@ def _matching_floor(passes: Passes, batch: Batch, output: Ids) -> float | str:
     rows = batch.token_ids[:1] * (2 if len(batch.token_ids) == 1 else 1)
     other: list[int] = []
     try:
-        with closing(passes.engine.generate(dataclasses.replace(batch, token_ids=rows))) as steps:  # type: ignore[type-var]
+        with closing(passes.engine.generate(dataclasses.replace(batch, token_ids=rows, row_tokens=(), arrivals_s=()))) as steps:  # type: ignore[type-var]
             for tick in steps:
                 other += tick.tokens[0]
                 passes.check()

@@ -46,8 +46,8 @@ ENVIRONMENT = {
 }
 
 
-def main(log: Path) -> None:
-    """Serve runs until stdin ends."""
+def main(log: Path, bench: Callable[..., Any] | None = None) -> None:
+    """Serve runs until stdin ends. `bench`: what takes each command with `run`, in place of a Bench."""
     os.environ.update(ENVIRONMENT)
     commands, events = _own_pipes(log)
     faulthandler.enable()
@@ -58,9 +58,9 @@ def main(log: Path) -> None:
     threading.Thread(target=_listen, args=(commands, inbox, cancel), daemon=True).start()
     writer = Writer(events)
     threading.Thread(target=writer.work, daemon=True).start()
-    bench = Bench(writer.emit, cancel.is_set)
+    serving = (bench or Bench)(writer.emit, cancel.is_set)
     while True:
-        bench.run(inbox.get())
+        serving.run(inbox.get())
 
 
 class Bench:

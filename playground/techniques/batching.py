@@ -19,6 +19,7 @@ class Batching(Technique):
     group = "Throughput"
     order = 40
     phase = "run"
+    common = True
     knobs = (
         Range(
             "batch_size",
@@ -57,7 +58,10 @@ class Batching(Technique):
         """Nothing to prepare: the run forms the batches, and the engine pads them."""
 
     def evidence_for_transformers(self, knobs: Knobs, engine: Any) -> Finding:
-        """Looks at the shape of the first input that the model was given."""
+        """Looks at the shape of the first input that the model was given; where requests arrive over time, at how many ran together."""
+        if work := engine.options.run.seen.get("serving"):
+            most = f"at most {work.most_rows} requests ran together, of {knobs['batch_size']} that may"
+            return Finding(work.most_rows <= int(knobs["batch_size"]), most)
         rows, tokens, padding = engine.first_input
         text = f"the first forward pass carried {rows} {'row' if rows == 1 else 'rows'} of {tokens} tokens, {padding} of them padding"
         return Finding(rows == knobs["batch_size"], text)

@@ -25,6 +25,7 @@ class Fusion(Technique):
     group = "Kernels"
     order = 37
     phase = "load"
+    common = True
     knobs = (
         Choice(
             "fusion",
@@ -45,13 +46,7 @@ class Fusion(Technique):
 
     def requires(self, knobs: Knobs, machine: Machine, device: str) -> str | None:
         """What torch.compile writes its kernels with: triton on CUDA, a C++ compiler on a CPU."""
-        if knobs["fusion"] != "compile":
-            return None
-        if device == "cuda":
-            return None if "triton" in machine.packages else "compile needs the package triton, which is not installed: pip install triton"
-        if any(shutil.which(name) for name in (os.environ.get("CXX", ""), *COMPILERS) if name):
-            return None
-        return "compile needs a C++ compiler on a CPU, and there is none: install g++ or clang++, or name one in $CXX."
+        return no_compiler(machine, device) if knobs["fusion"] == "compile" else None
 
     def expect(self, knobs: Knobs, baseline: Knobs) -> Mapping[str, Effect]:
         """The same weights in fewer kernels."""
@@ -85,6 +80,15 @@ class Fusion(Technique):
             return Finding(ours and ok, f"{joined} joined products do the work of {joined + parts}; without a KV cache no step is compiled")
         ran = "one compiled layer served for all" if engine.compiled else "no compiled layer ran"
         return Finding(engine.compiled and ok, f"{ran}, {joined} joined products do the work of {joined + parts}")
+
+
+def no_compiler(machine: Machine, device: str) -> str | None:
+    """Why torch.compile cannot write kernels for this machine's device, cpu or cuda, or None."""
+    if device == "cuda":
+        return None if "triton" in machine.packages else "compile needs the package triton, which is not installed: pip install triton"
+    if any(shutil.which(name) for name in (os.environ.get("CXX", ""), *COMPILERS) if name):
+        return None
+    return "compile needs a C++ compiler on a CPU, and there is none: install g++ or clang++, or name one in $CXX."
 
 
 TECHNIQUE = Fusion()

@@ -23,6 +23,7 @@ class Precision(Technique):
     group = "Numbers"
     order = 10
     phase = "load"
+    common = True
     knobs = (
         Choice(
             "precision",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from playground.core.knobs import Choice, Range, Toggle
 from playground.core.machine import Machine
+from playground.core.problem import Problem
 from playground.core.technique import Effect, Explanation, Finding, Footprint, Knobs, Technique
 from playground.techniques import precision
 from playground.techniques.precision import DTYPES
@@ -27,6 +29,7 @@ class Quantization(Technique):
     group = "Numbers"
     order = 20
     phase = "load"
+    common = True
     knobs = (
         Choice("quantization", "Quantization", ("none", "int8", "nf4", "fp4"), "none", "Bits of the linear weights (bitsandbytes)."),
         Toggle("double_quantization", "Double quantization", False, "Quantize the 4-bit scales too: about 0.4 bit less a weight.", True),
@@ -138,6 +141,7 @@ class Quantization(Technique):
         kind = str(knobs["quantization"])
         if kind == "none":
             return
+        refuse_quantized(setup.config, f"quantization {kind}")
         import torch
         from transformers import BitsAndBytesConfig
 
@@ -156,6 +160,8 @@ class Quantization(Technique):
     def evidence_for_transformers(self, knobs: Knobs, engine: Any) -> Finding:
         """Counts the linear layers by their real class, without the output head, and reads the state of one of them."""
         kind, linears = str(knobs["quantization"]), linear_layers(engine.model)
+        if kind == "none" and (method := comes_quantized(engine.options.config)):
+            return _as_it_came(method, engine.model)
         if kind == "none":
             packed = sum(type(m).__name__ in LAYERS.values() for m in linears)
             return Finding(packed == 0, f"{len(linears)} linear layers, {packed} of them quantized by bitsandbytes")
@@ -174,11 +180,50 @@ class Quantization(Technique):
 
 
 def linear_layers(model: Any) -> list[Any]:
-    """The decoder's linear layers, of whatever class: without the output head."""
+    """The decoder's linear layers, of whatever class: without the output head and without the layers of an adapter."""
     import torch
 
     head = model.get_output_embeddings()
-    return [m for m in model.modules() if (isinstance(m, torch.nn.Linear) or type(m).__name__ == PACKED) and m is not head]
+    own = [m for name, m in model.named_modules() if ".lora_" not in name]
+    return [m for m in own if (isinstance(m, torch.nn.Linear) or type(m).__name__ == PACKED) and m is not head]
+
+
+def comes_quantized(config: Mapping[str, Any]) -> str:
+    """The method by which the weights of a checkpoint are quantized already, by its config.json, e.g. "gptq"; "" for plain weights."""
+    found = config.get("quantization_config")
+    return str(found.get("quant_method") or "an unnamed method") if isinstance(found, Mapping) else ""
+
+
+def refuse_quantized(config: Mapping[str, Any], what: str) -> None:
+    """Raises Problem("user") for a checkpoint whose weights are packed already; `what`: that which needs plain ones."""
+    if method := comes_quantized(config):
+        raise Problem("user", f"This model comes quantized ({method}), and {what} needs plain weights. Set it to none: it loads as it is.")
+
+
+def _as_it_came(method: str, model: Any) -> Finding:
+    """What the loaded layers of a quantized checkpoint are; some kinds are unpacked while they load where the device has no kernels."""
+    head = model.get_output_embeddings()
+    layers = [m for name, m in model.named_modules() if hasattr(m, "in_features") and m is not head and ".lora_" not in name]
+    kinds = Counter(kind for kind in map(_packed_kind, layers) if kind)
+    packed = ", ".join(f"{count} of {len(layers)} linear layers are {kind}" for kind, count in kinds.items())
+    what = packed or f"all {len(layers)} linear layers were unpacked while loading"
+    return Finding(True, f"the checkpoint comes quantized ({method}): {what}")
+
+
+def _packed_kind(layer: Any) -> str:
+    """Class and bits of a packed layer, e.g. "Linear4bit (nf4, 4 bits)"; "" for a plain one."""
+    name, weight = type(layer).__name__, getattr(layer, "weight", None)
+    if name in LAYERS.values():
+        state = getattr(weight, "quant_state", None)
+        return f"{name} ({state.quant_type + ', ' if state is not None else ''}{'8' if name == LAYERS['int8'] else '4'} bits)"
+    scheme = getattr(getattr(layer, "quantization_scheme", None), "weights", None)  # compressed-tensors
+    bits = getattr(layer, "bits", None) or getattr(layer, "w_bit", None) or getattr(scheme, "num_bits", None)
+    if bits:
+        return f"{name} ({bits} bits)"
+    stored = getattr(weight, "qdata", None)  # torchao
+    if stored is not None:
+        return f"{name} with {type(weight).__name__} ({str(stored.dtype).removeprefix('torch.')})"
+    return name if weight is None or not weight.is_floating_point() else ""
 
 
 def _linear_bits(knobs: Knobs) -> float:

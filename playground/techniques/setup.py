@@ -5,9 +5,10 @@ Example: precision sets `setup.dtype = "bfloat16"`; the KV cache sets `setup.mak
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 
@@ -18,7 +19,9 @@ class RunSetup:
     make_cache: (model, rows, tokens) -> a transformers Cache with room for `tokens` a row, or None for no cache; contexts: entered around
     every forward pass, scoring included; fill: (engine, cache, batch) -> how many tokens, the same at the start of each row, the fresh
     cache holds now; decode: (engine, batch) -> ticks, in place of one token a forward pass; score_tokens: texts are scored this many
-    tokens a forward pass through the run's own cache, for a cache that does not give back what was put in (None: all at once, without).
+    tokens a forward pass through the run's own cache, for a cache that does not give back what was put in (None: all at once, without);
+    opening: called with the engine once all of a run's settings are known; closing: called when these settings are forgotten; counts: what
+    passes count by name, emptied before the timed ones.
     """
 
     make_cache: Callable[[Any, int, int], Any] | None = None
@@ -26,6 +29,10 @@ class RunSetup:
     fill: Callable[[Any, Any, Any], int] | None = None
     decode: Callable[[Any, Any], Iterator[Any]] | None = None
     score_tokens: int | None = None
+    opening: list[Callable[[Any], None]] = field(default_factory=list)
+    closing: list[Callable[[], None]] = field(default_factory=list)
+    seen: dict[str, Any] = field(default_factory=dict)
+    counts: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -33,14 +40,24 @@ class TransformersSetup:
     """For engines that run a transformers model.
 
     dtype: torch dtype name of unquantized weights and activations; device: "cpu" or "cuda"; load: further arguments of `from_pretrained`;
-    changes: called with the loaded model, in order, each returns the model to go on with; fusion, weight_only: the values of those
-    knobs, for engines that change the loaded model; run: what the run-phase techniques set.
+    changes: called with the loaded model, in order, each returns the model to go on with; contexts: as
+    RunSetup's, but for every run; fusion, weight_only: the values of those knobs, for engines that change the loaded model; run: what the
+    run-phase techniques set; config: the content of the model's config.json,
+    before anything is loaded; tokenizer: the loaded one (models.tokenizer);
+    model: its name; find_adapter: of an adapter's name, its folder on this machine; draft: name of a second
+    model to load beside it, "" for none.
     """
 
     device: str = "cpu"
     dtype: str = "float32"
     load: dict[str, Any] = field(default_factory=dict)
     changes: list[Callable[[Any], Any]] = field(default_factory=list)
+    contexts: list[Callable[[], AbstractContextManager[Any]]] = field(default_factory=list)
     fusion: str = "off"
     weight_only: str = "none"
     run: RunSetup = field(default_factory=RunSetup)
+    config: Mapping[str, Any] = field(default_factory=dict)
+    tokenizer: Any = None
+    model: str = ""
+    find_adapter: Callable[[str], Path] | None = None
+    draft: str = ""

@@ -27,6 +27,7 @@ class WeightOnly(Technique):
     group = "Numbers"
     order = 22
     phase = "load"
+    common = True
     knobs = (
         Choice(
             "weight_only",

@@ -16,7 +16,7 @@ import gradio as gr
 from playground.core.plan import complete
 from playground.core.problem import Problem
 from playground.core.spec import RunSpec
-from playground.presets import specs_from
+from playground.presets import judged, specs_from
 from playground.run.forecast import estimate_of
 from playground.ui.form import labels
 from playground.ui.handlers import App, check, title_of
@@ -31,13 +31,14 @@ def add_api(app: App) -> None:
     async def run(experiment: dict) -> dict:  # type: ignore[type-arg]
         """Run one variant (a spec), or several ({"variants": [spec, ...]}, the first is the baseline), and wait for the results.
 
-        One spec gives one result; several give {"results": [result, ...]}.
+        One spec gives one result; several give {"results": [result, ...], "claims": [...]}: what the presets claim of these changes.
         """
         specs = _specs(app, experiment)
         job = app.jobs.submit(title_of(specs), specs)
         while not job.done.is_set():
             await asyncio.sleep(POLL_S)
-        return {"results": job.results} if any(name in experiment for name in SEVERAL) else dict(job.results[0])
+        several = any(name in experiment for name in SEVERAL)
+        return {"results": job.results, "claims": judged(job.results)} if several else dict(job.results[0])
 
     def estimate(spec: dict) -> dict:  # type: ignore[type-arg]
         """Estimated memory of a spec before loading, in bytes: weights, KV cache, activations, total."""

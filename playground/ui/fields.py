@@ -18,7 +18,7 @@ from typing import Any
 
 import gradio as gr
 
-from playground.core.plan import SPEC_FIELDS, full_knobs, knob_index
+from playground.core.plan import SPEC_FIELDS, describe, full_knobs, knob_index
 from playground.core.spec import GREEDY, NARROWING, RunSpec
 from playground.ui import strings
 from playground.ui.availability import ControlState, World, device_state, engine_state, knob_state
@@ -58,7 +58,7 @@ class Form:
     def outputs(self) -> dict[str, Any]:
         """What an update may change, by key."""
         shown: dict[str, Any] = {f"{i}.box": column.box for i, column in enumerate(self.columns) if i}
-        shown |= {f"{i}.summary": column.summary for i, column in enumerate(self.columns) if i}
+        shown |= {f"{i}.summary": column.summary for i, column in enumerate(self.columns)}
         shown |= {"protocol": self.setup.protocol, "engine_note": self.setup.engine_note, "add": self.add, "remove": self.remove}
         return {**self.inputs(), **shown}
 
@@ -127,11 +127,21 @@ def refresh(draft: Draft, world: World) -> Props:
     baseline = full_knobs(relevant(draft.knobs, world.techniques, defaults), world.techniques, defaults)
     for name, (_, knob) in knob_index(world.techniques).items():
         props[f"0.{name}"] = knob_props(knob, _state(name, baseline, draft.engine, draft.device, world))
+    props["0.summary"] = {"value": f'<p class="quiet">{escape(_folded_in_words(baseline, world, defaults))}</p>'}
     for index in range(1, len(LETTERS)):
         props[f"{index}.box"] = {"visible": index < count}
         if index < count:
             props |= _variant_props(index, draft, baseline, world)
     return props
+
+
+def _folded_in_words(baseline: Mapping[str, Any], world: World, defaults: Mapping[str, Any]) -> str:
+    """What the baseline is for, and which of its folded settings are not at their defaults."""
+    usual = full_knobs({}, world.techniques, defaults)
+    index = knob_index(world.techniques)
+    changed = [name for name, value in baseline.items() if value != usual[name] and not index[name][0].common]
+    words = ", ".join(describe(name, baseline[name], world.techniques) for name in changed)
+    return f"{strings.BASELINE_INFO} {words[:1].upper()}{words[1:]}." if words else strings.BASELINE_INFO
 
 
 def _narrowing_props(draft: Draft) -> Props:

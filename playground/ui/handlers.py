@@ -20,6 +20,7 @@ from playground.core.problem import Problem
 from playground.core.spec import RunSpec
 from playground.engines import engine_class
 from playground.measure.machine import probe
+from playground.presets import judged
 from playground.results.store import Store
 from playground.run.jobs import Job, Jobs
 from playground.ui import strings
@@ -123,7 +124,7 @@ async def watch(app: App, job_id: str, row: int, page: str) -> AsyncIterator[Sho
         for item in events:
             view = fold(view, item)
         state = replace(state, view=view, results=list(job.results), status=job.status if over or job.status != "done" else "running")
-        state = replace(state, ahead=job.ahead)
+        state = replace(state, ahead=job.ahead, claims=await asyncio.to_thread(judged, job.results) if over else ())
         held = job.quiet and before is not None and _stages(state) == _stages(before) and time.monotonic() - shown_at < QUIET_S
         if state != before and not held:
             yield state
@@ -154,7 +155,7 @@ def stored(app: App, job_id: str, row: int) -> Shown:
         results.append(run.result or {"status": run.status, "metrics": {}})
         statuses.append(run.status)
     worst = next((status for status in ("interrupted", "cancelled", "failed", "running", "waiting") if status in statuses), "done")
-    return replace(state, view=view, results=results, status=worst)
+    return replace(state, view=view, results=results, status=worst, claims=judged(results))
 
 
 def _fresh(app: App, specs: Sequence[RunSpec], row: int) -> Shown:

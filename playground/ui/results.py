@@ -17,6 +17,7 @@ import gradio as gr
 
 from playground.results.charts import charts
 from playground.ui import strings
+from playground.ui.claims import claims_html
 from playground.ui.columns import column_html
 from playground.ui.explained import expectations_html, predictions_html
 from playground.ui.live import live_json
@@ -48,7 +49,8 @@ class Board:
 
 @dataclass(frozen=True)
 class Shown:
-    """Everything that the board shows. `status` is the job's: "", waiting, running, done, failed, cancelled, interrupted."""
+    """Everything that the board shows. `status` is the job's: "", waiting, running, done, failed, cancelled, interrupted; `claims`: what
+    was judged of a run that is over."""
 
     view: View = field(default_factory=View)
     names: Sequence[str] = ()
@@ -56,6 +58,7 @@ class Shown:
     status: str = ""
     ahead: int = 0
     row: int = 0
+    claims: Sequence[Result] = ()
 
     @property
     def over(self) -> bool:
@@ -110,7 +113,7 @@ def _prepared(state: Shown | None) -> list[object]:
 
 
 def columns_html(now: Shown) -> str:
-    """All columns side by side."""
+    """All columns side by side, and below them what their verdicts say to the claims of others."""
     if not now.view.variants:
         return _empty_columns()
     waiting = waiting_words(now.ahead) if now.status == "waiting" else ""
@@ -118,7 +121,7 @@ def columns_html(now: Shown) -> str:
     cells = (
         column_html(now.view, i, now.row, by_index.get(i), by_index.get(0) if i else None, waiting) for i in range(len(now.view.variants))
     )
-    return f'<div class="columns n{len(now.view.variants)}">{"".join(cells)}</div>'
+    return f'<div class="columns n{len(now.view.variants)}">{"".join(cells)}</div>{claims_html(now.claims)}'
 
 
 def waiting_words(ahead: int) -> str:

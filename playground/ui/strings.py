@@ -88,3 +88,4 @@ ENDINGS = {
     "interrupted": INTERRUPTED,
     "gone": GONE,
 }
+BASELINE_INFO = "All others are compared with this one."

@@ -1,5 +1,7 @@
 """The columns in which variants are set up: the baseline with every knob, the others only with what differs.
 
+In the baseline the knobs of common techniques stand open, those of all others are folded by group.
+
 Example::
 
     columns = build_variants(techniques(), entries, engines(), machine)
@@ -14,6 +16,7 @@ from dataclasses import dataclass
 import gradio as gr
 
 from playground.core.engine import Engine
+from playground.core.knobs import Knob
 from playground.core.machine import Machine
 from playground.core.plan import Techniques, knob_index, ordered
 from playground.models.catalogue import Entry
@@ -54,15 +57,18 @@ def _baseline(techniques: Techniques) -> VariantColumn:
     index = knob_index(techniques)
     with gr.Column(elem_id="setup-0", elem_classes="setup", min_width=200) as box:
         gr.HTML(_heading(0), apply_default_css=False)
-        summary = gr.HTML('<p class="quiet">All others are compared with this one.</p>', apply_default_css=False, elem_id="summary-0")
-        for name, (_, knob) in index.items():
-            if not knob.advanced:
-                settings[name] = knob_control(knob, f"knob-0-{name}")
+        summary = gr.HTML(f'<p class="quiet">{strings.BASELINE_INFO}</p>', apply_default_css=False, elem_id="summary-0")
+        settings |= _controls([knob for technique, knob in index.values() if technique.common and not knob.advanced])
+        for group in dict.fromkeys(technique.group for technique in ordered(techniques) if not technique.common):
+            with gr.Accordion(group, open=False, elem_id=f"group-0-{group.lower()}"):
+                settings |= _controls([knob for technique, knob in index.values() if technique.group == group and not technique.common])
         with gr.Accordion("Advanced", open=False, elem_id="advanced-0"):
-            for name, (_, knob) in index.items():
-                if knob.advanced:
-                    settings[name] = knob_control(knob, f"knob-0-{name}")
+            settings |= _controls([knob for technique, knob in index.values() if technique.common and knob.advanced])
     return VariantColumn(box, summary, {name: settings[name] for name in index})
+
+
+def _controls(knobs: Sequence[Knob]) -> dict[str, gr.components.Component]:
+    return {knob.name: knob_control(knob, f"knob-0-{knob.name}") for knob in knobs}
 
 
 def _variant(

@@ -88,6 +88,7 @@ def test_stop_reload_and_the_next_run_on_the_default_model(model_page: Callable[
     page.get_by_role("button", name="Stop", exact=True).click()
     expect(status(page)).to_have_class(re.compile("cancelled"), timeout=20_000)
     set_number(page, "max-new-tokens", 8)
+    page.get_by_label("Score output quality").uncheck()
     run(page)
     wait_done(page, FIVE_MINUTES_MS)
     expect(column(page, 1)).to_contain_text("done")

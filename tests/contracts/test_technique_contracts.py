@@ -103,9 +103,11 @@ def test_a_case_runs_on_a_tiny_model_and_its_evidence_holds(kind: type[Engine], 
     engine = kind()
     engine.load(plan, lambda event: None)
     engine.setup(plan)
-    rows = tuple((7, 8, 9, 10)[: 2 + row % 3] for row in range(int(plan.spec.knobs["batch_size"])))
+    words = (*range(512), 7, 8, 9, 10)  # each token of the model, so that whatever it says can be looked up in the prompt
+    rows = tuple(words[: 514 + row % 3] for row in range(int(plan.spec.knobs["batch_size"])))
+    engine.know((*rows, words))
     ticks = list(engine.generate(Batch(rows, 4)))
-    assert [len(tick.tokens) for tick in ticks] == [len(rows)] * 4
+    assert [sum(len(tick.tokens[row]) for tick in ticks) for row in range(len(rows))] == [4] * len(rows)
     for each in plan.techniques:
         finding = engine.evidence(each, plan)
         assert finding.ok, f"{each.name}: {finding.text}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from playground.core import events as ev
+from playground.core.making import Made, TrainStep
 
 EXAMPLES: list[ev.Event] = [
     ev.Phase(1, "load", "x"),
@@ -27,6 +28,8 @@ EXAMPLES: list[ev.Event] = [
     ev.Ceilings(1, "a gpu, bfloat16", "cuda", "bfloat16", 4e12, 8e14, 5e-6, "2026-01-01T00:00:00+00:00", False),
     ev.Profile(1, "cuda", 0.006, 1462, {"attention": 0.002}, 1, 130),
     ev.Counts(1, {"target_passes": 12.0}),
+    TrainStep(1, 3, 60, 2.9, 57.0),
+    Made(1, "made:logbook", {"steps": 60}),
     ev.Warned(1, "disk full"),
     ev.Done(1),
     ev.Cancelled(1),

@@ -575,12 +575,14 @@ def both() -> Iterator[tuple[Any, Any]]:
 
 
 @pytest.mark.slow
-def test_the_default_model_writes_the_same_512_tokens(both: tuple[Any, Any]) -> None:
+def test_each_of_512_tokens_is_the_one_that_the_transformers_engine_finds_most_likely_after_those_before(both: tuple[Any, Any]) -> None:
+    """So that engine's own greedy text is the same: its first token, hence its second, and so on."""
     plain, graph = both
-    rows = (plain.prepare(PROMPTS[1], True)[1],)
-    expected = ticks(plain, rows, 512)
-    assert len(set(expected)) > 50
-    assert ticks(graph, rows, 512) == expected
+    prompt = plain.prepare(PROMPTS[1], True)[1]
+    written = [token for (row,) in ticks(graph, (prompt,), 512) for token in row]
+    assert len(set(written)) > 50
+    most_likely = plain.score((*prompt, *written)).argmax(dim=-1).tolist()
+    assert most_likely[len(prompt) - 1 :] == written
 
 
 @pytest.mark.slow
@@ -595,6 +597,6 @@ def test_the_default_model_writes_the_same_in_padded_rows(both: tuple[Any, Any])
 def test_the_default_model_ends_its_rows_at_the_same_tokens(both: tuple[Any, Any]) -> None:
     plain, graph = both
     rows = tuple(plain.prepare(prompt, True)[1] for prompt in PROMPTS)
-    expected = ticks(plain, rows, 64, ignore_eos=False)
+    expected = ticks(plain, rows, 24, ignore_eos=False)
     assert any(tokens == () for tokens in expected[-1]), "one row must end early for this test to say anything"
-    assert ticks(graph, rows, 64, ignore_eos=False) == expected
+    assert ticks(graph, rows, 24, ignore_eos=False) == expected

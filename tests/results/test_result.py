@@ -14,7 +14,7 @@ from playground.results.result import result
 MS = 1_000_000
 SPEC = RunSpec(knobs={"precision": "bf16"}, label="bf16")
 KEYS = {
-    "spec", "label", "fingerprint", "status", "error", "provenance", "evidence", "metrics", "outputs", "quality_about",
+    "spec", "label", "fingerprint", "status", "error", "provenance", "evidence", "metrics", "outputs", "requests", "quality_about",
     "verdict", "prediction", "prediction_reason", "roofline", "profile", "departures", "expectations",
 }  # fmt: skip
 

@@ -18,7 +18,7 @@ from playground.engines import engines
 from playground.measure.estimate import estimate
 from playground.measure.roofline import decode_work, prefill_work
 from playground.techniques import fusion, techniques
-from playground.techniques.setup import TransformersSetup
+from playground.techniques.setup import RunSetup, TransformersSetup
 
 CPU = Machine("h", "cpu", 2, 8, 4)
 H200 = replace(CPU, device="cuda", gpus=(Gpu("H200", "u", (9, 0), 1, 1, "1"),), packages={"triton": "3.6"})
@@ -85,7 +85,12 @@ class Decoder(torch.nn.Module):
 
 def loaded(*layers: torch.nn.Module, **facts: Any) -> Any:
     """As much of an engine as the proofs look at."""
-    usual = {"compiled": False, "cache": None, "last_step_tokens": None, "options": SimpleNamespace(device="cpu")}
+    usual = {
+        "compiled": False,
+        "cache": None,
+        "last_step_tokens": None,
+        "options": SimpleNamespace(device="cpu", config={}, run=RunSetup()),
+    }
     return SimpleNamespace(**{"model": Decoder(*layers), **usual, **facts})
 
 

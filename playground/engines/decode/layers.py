@@ -11,13 +11,12 @@ compile time does not grow with depth. What a layer does is transformers' own fo
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from playground.core.places import home
+from playground.core.places import keep_compiled as keep_compiled
 
 COMPILATIONS = 256  # different numbers of rows, and kinds of layers, in the life of a process
 STEP = "lengths"  # the argument that only a decode step has
@@ -50,9 +49,3 @@ class Layers:
 
 def _forward(layer: Any, hidden: torch.Tensor, **options: Any) -> Any:
     return type(layer).forward(layer, hidden, **options)
-
-
-def keep_compiled() -> None:
-    """What torch and triton compile stays for the next worker."""
-    for variable, folder in (("TORCHINDUCTOR_CACHE_DIR", "inductor"), ("TRITON_CACHE_DIR", "triton")):
-        os.environ.setdefault(variable, str(home() / "compiled" / folder))

@@ -1,0 +1,49 @@
+"""A second, smaller model beside the loaded one, whose tokens the large one checks: for techniques.speculative.
+
+It is loaded on the same device, in the same dtype and with the same attention, never quantized, and refused where it does not speak the
+same tokens. Example::
+
+    engine.draft = load_draft(engine, emit)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from playground.core.engine import Emit
+from playground.core.problem import Problem
+
+SAMPLES = (
+    "The capital of France is Paris, 1789.",
+    "def total(xs):\n    return sum(x ** 2 for x in xs)",
+    "naïve café, größer, 今天天气很好 🙂",
+)
+
+
+def load_draft(engine: Any, emit: Emit) -> Any:
+    """The model that `engine.options.draft` names, ready to run; raises Problem("user") where its tokens are not those of the engine's
+    tokenizer, and Problem("model") for an unknown one."""
+    import torch
+
+    from playground.models.resolve import resolve
+    from playground.models.tokenizer import load_tokenizer
+    from playground.models.weights import build_random, load_pretrained
+
+    options = engine.options
+    resolved = resolve(options.draft, emit)
+    same_tokens(engine.tokenizer, load_tokenizer(resolved), resolved.name)
+    build = build_random if resolved.random_weights else load_pretrained
+    kept = {name: value for name, value in options.load.items() if name == "attn_implementation"}
+    return build(resolved.folder, getattr(torch, options.dtype), options.device, **kept)
+
+
+def same_tokens(target: Any, draft: Any, name: str) -> None:
+    """Raises Problem("user") where two tokenizers (models.tokenizer) differ in size or in the ids of some sample texts."""
+    sizes = f"The vocabulary of the draft {name} has {draft.vocab_size:,} tokens and that of the model {target.vocab_size:,}"
+    way_out = "Choose a draft of the same family of models."
+    if draft.vocab_size != target.vocab_size:
+        raise Problem("user", f"{sizes}: the model cannot check tokens that are not its own. {way_out}")
+    differing = next((text for text in SAMPLES if draft.encode(text) != target.encode(text)), None)
+    if differing is not None:
+        first = differing.splitlines()[0]
+        raise Problem("user", f'{sizes}, but the two split "{first}" into other tokens, so the model cannot check them. {way_out}')

@@ -1,0 +1,119 @@
+"""What was made on this machine, such as a trained adapter: one folder each in $PLAYGROUND_HOME/made, whole or not there at all.
+
+A thing is filled into a hidden folder beside its own, which is renamed when it is complete; what an interrupted process left is removed by
+the next try. Every thing carries provenance.json: how it was made. Example::
+
+    with making("logbook") as folder:
+        (folder / "adapter_config.json").write_text(...)
+    find_made("made:logbook")            # $PLAYGROUND_HOME/made/logbook
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from playground.core.places import ASSETS, home
+from playground.core.problem import Problem, did_you_mean
+
+PREFIX = "made:"
+PROVENANCE = "provenance.json"
+SPARE_BYTES = 32 << 20  # left free beside what is written
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,63}")
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def made_folder() -> Path:
+    """Where things are made, created if it is missing."""
+    folder = home() / "made"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def made(kind: str = "") -> dict[str, dict[str, Any]]:
+    """Name and provenance of everything that was made here or comes with the product, of one kind ("adapter") or of all."""
+    folders = [folder for root in (ASSETS / "made", made_folder()) if root.is_dir() for folder in sorted(root.iterdir())]
+    found = {folder.name: provenance(folder) for folder in folders if (folder / PROVENANCE).is_file() and not _hidden(folder)}
+    return {name: facts for name, facts in found.items() if not kind or facts.get("kind") == kind}
+
+
+def find_made(name: str) -> Path:
+    """The folder of "made:NAME": from this machine, else from the product; raises Problem("user") with the nearest name."""
+    plain = name.removeprefix(PREFIX)
+    for root in (made_folder(), ASSETS / "made"):
+        if _NAME.fullmatch(plain) and (root / plain / PROVENANCE).is_file():
+            return root / plain
+    raise Problem("user", did_you_mean("Nothing was made under the name", plain, made()))
+
+
+def provenance(folder: Path) -> dict[str, Any]:
+    """How the thing in `folder` was made; raises Problem("user") where its file cannot be read."""
+    path = folder / PROVENANCE
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise Problem("user", f"{path} cannot be read: {error}. Delete the folder {folder} and make it again.") from error
+    if not isinstance(found, dict):
+        raise Problem("user", f"{path} must hold a JSON object. Delete the folder {folder} and make it again.")
+    return found
+
+
+def check_name(name: str) -> None:
+    """Raises Problem("user") for a name that no folder should have, and for one that is taken."""
+    if not _NAME.fullmatch(name):
+        raise Problem("user", f"The name {name!r} cannot be used: take letters, digits, dots, dashes and underscores, 64 at most.")
+    if (made_folder() / name).exists():
+        raise Problem("user", f"{PREFIX}{name} was made before: choose another name, or delete the folder {made_folder() / name}.")
+
+
+def check_room(needed: int) -> None:
+    """Raises Problem("user") before the work where `needed` bytes would not fit on the disk."""
+    free = shutil.disk_usage(made_folder()).free
+    if free < needed + SPARE_BYTES:
+        need = f"{(needed + SPARE_BYTES) / 1e6:,.0f} MB are needed in {made_folder()}"
+        raise Problem("user", f"There is no room for what is to be made: {need}, {free / 1e6:,.0f} MB are free.")
+
+
+@contextmanager
+def making(name: str, facts: Mapping[str, Any] | None = None) -> Iterator[Path]:
+    """A fresh folder to fill, which becomes `name` with `facts` as its provenance when the block ends well, and is removed otherwise.
+
+    Raises Problem("user") for a name that is taken and for a disk that is full.
+    """
+    check_name(name)
+    target = made_folder() / name
+    _sweep(name)
+    part = target.with_name(f".{name}.part-{os.getpid()}")
+    try:
+        part.mkdir()
+        yield part
+        (part / PROVENANCE).write_text(json.dumps({**(facts or {}), "name": name}, indent=1, ensure_ascii=False), encoding="utf-8")
+        check_name(name)
+        part.rename(target)
+    except OSError as error:
+        if error.errno in _FULL:
+            raise Problem("user", f"The disk filled up while {PREFIX}{name} was written to {made_folder()}: nothing was kept.") from error
+        raise
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _sweep(name: str) -> None:
+    """Remove what processes that are gone left of `name`."""
+    for left in made_folder().glob(f".{name}.part-*"):
+        number = left.name.rpartition("-")[2]
+        if not number.isdigit() or int(number) == os.getpid() or not psutil.pid_exists(int(number)):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _hidden(folder: Path) -> bool:
+    return folder.name.startswith(".")

@@ -1,0 +1,290 @@
+"""Offloading: some of the decoder's layers stay in host memory or on disk, and come to the device for each pass (accelerate)."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from playground.core.knobs import Choice, Range
+from playground.core.machine import Machine
+from playground.core.places import home
+from playground.core.problem import Problem
+from playground.core.technique import Effect, Explanation, Finding, Footprint, Knobs, Technique, away_layers
+from playground.techniques.setup import TransformersSetup
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+SLOWNESS = ("none", "cpu", "disk")
+PACKERS = ("quantization", "torchao")  # knobs of techniques that keep scales beside or inside their weights
+
+
+class Offloading(Technique):
+    """Weights of the last layers in host memory or in a file, loaded by a hook before each of them runs and dropped after it."""
+
+    name = "offloading"
+    title = "Offloading"
+    group = "Memory"
+    order = 90  # last of what changes the loaded model: it takes the weights away
+    phase = "load"
+    knobs = (
+        Choice(
+            "offload",
+            "Offload",
+            SLOWNESS,
+            "none",
+            "Where layers that do not stay on the device are kept: cpu is host memory beside a GPU, disk is a file.",
+        ),
+        Range(
+            "offload_share",
+            "Share offloaded",
+            0.05,
+            1.0,
+            0.05,
+            0.5,
+            "Share of the decoder's layers that do not stay on the device: the last ones; at least one layer.",
+        ),
+    )
+    explain = Explanation(
+        what="The weights of some decoder layers stay in host memory or in a file. A hook of accelerate copies a layer to the device just "
+        "before it runs and lets go of it right after, so that the device holds one of these layers at a time.",
+        helps="A model that does not fit on the device runs at all, with the same output. Long prompts and large batches share one copy "
+        "among many tokens.",
+        costs="Every forward pass, and so every token, moves all offloaded bytes over the link. That alone is often many times a step "
+        "without offloading. What is read from disk stays in the system's file cache while memory is free, so that only then it is as fast "
+        "as memory.",
+    )
+    cases = ({"offload": "none"}, {"offload": "cpu"}, {"offload": "disk"}, {"offload": "disk", "offload_share": 1.0})
+
+    def requires(self, knobs: Knobs, machine: Machine, device: str) -> str | None:
+        """accelerate."""
+        if knobs["offload"] == "none" or "accelerate" in machine.packages:
+            return None
+        return "needs the package accelerate, which is not installed: pip install accelerate"
+
+    def conflicts(self, knobs: Knobs) -> str | None:
+        """Plain weights, and steps that run as Python."""
+        kind = knobs["offload"]
+        if kind == "none":
+            return None
+        packer = next((f"{name} {knobs[name]}" for name in PACKERS if knobs.get(name, "none") != "none"), None)
+        if packer:
+            why = "accelerate's hooks move a weight without the scales that belong to it. Set one of them to none."
+            return f"Offload {kind} and {packer} exclude each other: {why}"
+        if knobs.get("compile", "off") != "off":
+            why = "weights come and go, and a compiled step expects them in their place. Set compile to off, or offload to none."
+            return f"Offload {kind} and compile {knobs['compile']} exclude each other: {why}"
+        if knobs.get("prune") in ("magnitude", "two_four"):
+            why = "zeros cannot be counted in weights that are not there. Set prune to layers or mlp_width, or offload to none."
+            return f"Offload {kind} and prune {knobs['prune']} exclude each other: {why}"
+        if knobs.get("adapter") and knobs.get("adapter_mode") == "unmerged":
+            why = "an adapter beside its layers would come and go with them. Set adapter_mode to merged, or offload to none."
+            return f"Offload {kind} and an unmerged adapter exclude each other: {why}"
+        return None
+
+    def irrelevant(self, knobs: Knobs) -> Mapping[str, str]:
+        """A share of nothing."""
+        return {"offload_share": "no layer is offloaded."} if knobs["offload"] == "none" else {}
+
+    def expect(self, knobs: Knobs, baseline: Knobs) -> Mapping[str, Effect]:
+        """Fewer weights on the device, and more to move in each step; nothing of the output."""
+        share, before = _share(knobs), _share(baseline)
+        slow, was = SLOWNESS.index(str(knobs["offload"])), SLOWNESS.index(str(baseline["offload"]))
+        if (share, slow) == (before, was):
+            return {}
+        time_s: dict[str, Effect] = {}
+        if (share - before) * (slow - was) >= 0:  # else more from a faster place: nobody knows
+            up = share > before or slow > was
+            time_s = {"itl_s": "up" if up else "down", "output_tokens_per_s": "down" if up else "up"}
+        weights: Effect = "same" if share == before else "down" if share > before else "up"
+        return {"weights_bytes": weights, "kv_cache_bytes": "same", **time_s}
+
+    def footprint(self, knobs: Knobs, footprint: Footprint) -> Footprint:
+        """Weights of these layers are not on the device."""
+        return replace(footprint, away_share=_share(knobs))
+
+    def refuses_transformers(self, knobs: Knobs, device: str) -> str | None:
+        """Host memory is where a CPU has its weights."""
+        if knobs["offload"] == "cpu" and device == "cpu":
+            return "cpu keeps layers in host memory beside a GPU, and on a CPU they are there already: choose disk."
+        return None
+
+    def refuses_graph(self, knobs: Knobs, device: str) -> str | None:
+        """No weights that move."""
+        if knobs["offload"] != "none":
+            return "a captured step reads weights at fixed addresses, and offloaded ones come and go: choose the engine transformers."
+        return None
+
+    def for_transformers(self, knobs: Knobs, setup: TransformersSetup) -> None:
+        """Loads into host memory, so that the device never holds all; what stays goes there when all other changes are done."""
+        kind, share, device = str(knobs["offload"]), float(knobs["offload_share"]), setup.device
+        if kind == "none":
+            return
+        if device != "cpu":
+            setup.load["held_on"] = "cpu"
+        setup.changes.append(lambda model: _offloaded(model, kind, share, device))
+
+    def evidence_for_transformers(self, knobs: Knobs, engine: Any) -> Finding:
+        """Counts the layers whose weights are nowhere on the device between passes and whose hook fetches them from where it should."""
+        kind, layers = str(knobs["offload"]), engine.model.get_decoder().layers
+        found = [_away(layer) for layer in layers]
+        right = sum(away is not None and (kind == "none" or away.kind == kind) for away in found)
+        if kind == "none":
+            return Finding(right == 0, f"{right} of {len(layers)} decoder layers are offloaded")
+        wanted = away_layers(len(layers), float(knobs["offload_share"]))
+        size = f"{_bytes(layers) / 1e6:,.1f} MB"
+        text = f"{right} of {len(layers)} decoder layers are kept off the device ({kind}, {size}) and fetched by a hook"
+        return Finding(right == wanted == sum(away is not None for away in found), text)
+
+    def counts_for_transformers(self, knobs: Knobs, engine: Any) -> Mapping[str, float]:
+        """Bytes of the real tensors that a pass moves, and the rate that one copy of them had when the model was loaded."""
+        layers = engine.model.get_decoder().layers
+        away = next((found for layer in layers if (found := _away(layer)) is not None), None)
+        return {} if away is None else {"offloaded_bytes": _bytes(layers), "link_bytes_per_s": away.bytes_per_s}
+
+
+class Away(Mapping[str, Any]):
+    """Tensors by name, kept as they are in host memory; `bytes_per_s`: of one copy of all of them to the device."""
+
+    kind = "cpu"
+
+    def __init__(self, tensors: Mapping[str, Any]) -> None:
+        self.bytes_per_s = 0.0
+        self._tensors: Mapping[str, Any] = tensors
+
+    def __getitem__(self, name: str) -> Any:
+        return self._tensors[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+
+class AwayOnDisk(Away):
+    """Tensors in one file that has no name, so that its room on the disk is free again when this process ends, however it ends.
+
+    accelerate's own files are mapped while they are written, where a full disk kills the process; these are written, which says so."""
+
+    kind = "disk"
+
+    def __init__(self, tensors: Mapping[str, Any]) -> None:
+        """Raises Problem("user") where the disk is full."""
+        import torch
+
+        super().__init__(tensors)
+        places, end = {}, 0
+        self._file = tempfile.TemporaryFile(dir=home(), buffering=0)  # noqa: SIM115 (open as long as the model is)
+        try:
+            for name, tensor in tensors.items():
+                raw = memoryview(tensor.detach().contiguous().view(-1).view(torch.uint8).numpy())
+                places[name] = (end, tensor.shape, tensor.dtype, len(raw))
+                end += len(raw)
+                while raw:
+                    raw = raw[self._file.write(raw) :]
+        except OSError as error:
+            self._file.close()
+            if error.errno not in FULL:
+                raise
+            raise Problem("user", _full(sum(tensor.nbytes for tensor in tensors.values()))) from error
+        self._tensors = places
+
+    def __getitem__(self, name: str) -> Any:
+        import torch
+
+        start, shape, dtype, size = self._tensors[name]
+        raw = torch.empty(size, dtype=torch.uint8)
+        self._file.seek(start)
+        view = memoryview(raw.numpy())
+        while view:
+            count = self._file.readinto(view)
+            if not count:
+                raise Problem("crash", f"The file with the offloaded weights ended before {name}.")
+            view = view[count:]
+        return raw.view(dtype).view(shape)
+
+
+def _offloaded(model: Any, kind: str, share: float, device: str) -> Any:
+    """`model` with its last layers kept away and everything else on `device`."""
+    import torch
+    from accelerate.hooks import AlignDevicesHook, add_hook_to_module
+    from accelerate.utils import PrefixedDataset
+
+    layers = model.get_decoder().layers
+    first = len(layers) - away_layers(len(layers), share)
+    tensors = {f"{at}.{name}": tensor.data for at in range(first, len(layers)) for name, tensor in layers[at].named_parameters()}
+    if any(type(tensor) is not torch.Tensor or tensor.is_meta for tensor in tensors.values()):
+        raise Problem("unsupported", "Offloading moves plain weights only, and those of this model are packed. Set offload to none.")
+    away = AwayOnDisk(tensors) if kind == "disk" else Away(tensors)
+    for at in range(first, len(layers)):
+        hook = AlignDevicesHook(
+            execution_device=device,
+            offload=True,
+            weights_map=PrefixedDataset(away, f"{at}."),
+            place_submodules=True,  # a layer at a time, not each of its modules
+            skip_keys="past_key_values",
+        )
+        add_hook_to_module(layers[at], hook, append=True)
+    for parameter in model.parameters():
+        if not parameter.is_meta:
+            parameter.data = parameter.data.to(device, copy=True)  # else the whole file of the checkpoint stays mapped
+    for module in model.modules():
+        for name, buffer in module._buffers.items():
+            module._buffers[name] = buffer if buffer is None else buffer.to(device)
+    away.bytes_per_s = _rate(away, device)
+    return model
+
+
+def _rate(away: Away, device: str) -> float:
+    """Bytes a second of one copy of everything to the device, after one tensor to warm up."""
+    import torch
+
+    names, moved = list(away), 0
+    for name in names[:1] + names:
+        if name == names[0]:
+            _wait(device)
+            started, moved = time.perf_counter(), 0
+        moved += away[name].to(torch.device(device)).nbytes
+    _wait(device)
+    return moved / (time.perf_counter() - started)
+
+
+def _wait(device: str) -> None:
+    import torch
+
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def _away(layer: Any) -> Away | None:
+    """Where a layer's weights come from, or None for one that has them."""
+    from accelerate.hooks import AlignDevicesHook
+
+    hook = getattr(layer, "_hf_hook", None)
+    if not isinstance(hook, AlignDevicesHook) or not hook.offload or not all(parameter.is_meta for parameter in layer.parameters()):
+        return None
+    found = getattr(hook.weights_map, "dataset", None)
+    return found if isinstance(found, Away) else None
+
+
+def _bytes(layers: Any) -> int:
+    return sum(tensor.numel() * tensor.element_size() for layer in layers if _away(layer) is not None for tensor in layer.parameters())
+
+
+def _share(knobs: Knobs) -> float:
+    return float(knobs["offload_share"]) if knobs["offload"] != "none" else 0.0
+
+
+def _full(needed: int) -> str:
+    free = shutil.disk_usage(home()).free
+    return (
+        f"The disk is full: offloading writes {needed / 1e9:.2f} GB into {home()}, and {free / 1e9:.2f} GB are free there now. "
+        "Free some room, or offload a smaller share."
+    )
+
+
+TECHNIQUE = Offloading()

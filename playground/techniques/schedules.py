@@ -1,0 +1,182 @@
+"""How requests that arrive over time are put into forward passes: one by one, in static batches, or continuously. In the worker.
+
+Each schedule is a generator of ticks over all rows of one `Batch`, whose `arrivals_s` count from its first step. The first two run the
+engine's own token loop on a part of the rows; the last hands the requests to transformers' continuous batching. Example::
+
+    setup.run.decode = lambda engine, batch: one_by_one(engine, batch)
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import Any
+
+from playground.core.engine import Batch
+from playground.core.events import Tick
+from playground.core.problem import Problem
+
+NAP_S = 0.02  # between two looks at what has arrived or was answered
+PAGE = 16  # tokens a page of the cache of continuous batching holds
+
+
+@dataclass
+class Work:
+    """What was done since the run's settings were made: forward passes, token places that they computed (padding too), those of them that
+    were of use (each prompt, and each token but the last of its row), and the most rows that got a token together."""
+
+    passes: int = 0
+    places: int = 0
+    useful: int = 0
+    most_rows: int = 0
+
+    def saw(self, rows: int, tokens: int) -> None:
+        """One forward pass over `rows` rows of `tokens` tokens."""
+        self.passes += 1
+        self.places += rows * tokens
+
+
+def count_places(model: Any, work: Work) -> Callable[[], None]:
+    """Let `work` see every forward pass of the decoder; returns what ends that."""
+
+    def look(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        given = kwargs.get("input_ids", args[0] if args else None)
+        if given is None:
+            given = kwargs["inputs_embeds"]
+        work.saw(given.shape[0], given.shape[1])
+
+    handle = model.get_decoder().register_forward_pre_hook(look, with_kwargs=True)
+    remove: Callable[[], None] = handle.remove
+    return remove
+
+
+def one_by_one(engine: Any, batch: Batch, work: Work) -> Iterator[Tick]:
+    """Each request alone, in the order in which they came."""
+    yield from _in_groups(engine, batch, work, 1)
+
+
+def in_batches(engine: Any, batch: Batch, work: Work, size: int) -> Iterator[Tick]:
+    """As many requests as are there, at most `size`, run together until the longest is done; who comes meanwhile waits for all of them."""
+    yield from _in_groups(engine, batch, work, size)
+
+
+def _in_groups(engine: Any, batch: Batch, work: Work, size: int) -> Iterator[Tick]:
+    started, begun = time.perf_counter(), 0
+    wanted, arrivals = _wanted(batch), batch.arrivals_s or (0.0,) * len(batch.token_ids)
+    while begun < len(wanted):
+        _wait(started + arrivals[begun])
+        now = time.perf_counter() - started
+        here = [row for row in range(begun, min(begun + size, len(wanted))) if arrivals[row] <= now]
+        part = replace(
+            batch, token_ids=tuple(batch.token_ids[row] for row in here), max_new_tokens=max(wanted[row] for row in here), row_tokens=(),
+            arrivals_s=(),
+        )  # fmt: skip
+        work.most_rows = max(work.most_rows, len(here))
+        yield from _spread(engine.plain(part), here, wanted, batch, work)
+        begun += len(here)
+
+
+def _spread(ticks: Any, here: Sequence[int], wanted: Sequence[int], batch: Batch, work: Work) -> Iterator[Tick]:
+    """Ticks of some rows as ticks of all: what a row computes beyond its own length is nobody's token."""
+    given = dict.fromkeys(here, 0)
+    work.useful += sum(len(batch.token_ids[row]) - 1 for row in here)
+    with closing(ticks):
+        for tick in ticks:
+            tokens: list[tuple[int, ...]] = [()] * len(wanted)
+            for row, own in zip(here, tick.tokens, strict=True):
+                tokens[row] = own[: wanted[row] - given[row]]
+                given[row] += len(tokens[row])
+            work.useful += sum(len(own) for own in tokens)
+            yield Tick(tick.t_ns, tuple(tokens))
+
+
+def _wanted(batch: Batch) -> tuple[int, ...]:
+    return batch.row_tokens or (batch.max_new_tokens,) * len(batch.token_ids)
+
+
+def _wait(until: float) -> None:
+    while (left := until - time.perf_counter()) > 0:
+        time.sleep(min(left, NAP_S))
+
+
+class Continuous:
+    """transformers' continuous batching, kept between passes: its thread and its paged cache end with `close`."""
+
+    def __init__(self, engine: Any, most_rows: int) -> None:
+        self.engine, self.most_rows = engine, most_rows
+        self.manager: Any = None
+        self.room = 0
+        self.passes = 0
+
+    def __call__(self, engine: Any, batch: Batch, work: Work) -> Iterator[Tick]:
+        """Ticks of all rows; each holds the tokens that were answered since the last."""
+        if batch.temperature:
+            raise Problem("user", "Continuous batching is measured with greedy decoding: set the temperature to 0.")
+        wanted, arrivals = _wanted(batch), batch.arrivals_s or (0.0,) * len(batch.token_ids)
+        self._ready(max(len(ids) + new for ids, new in zip(batch.token_ids, wanted, strict=True)))
+        self.passes += 1
+        eos = -1 if batch.ignore_eos else sorted(engine.tokenizer.eos_ids)
+        started, sent, done = time.perf_counter(), 0, 0
+        given = [0] * len(wanted)
+        while done < len(wanted):
+            while sent < len(wanted) and arrivals[sent] <= time.perf_counter() - started:
+                name = f"{self.passes}:{sent}"
+                self.manager.add_request(list(batch.token_ids[sent]), name, wanted[sent], streaming=True, eos_token_id=eos)
+                work.useful += len(batch.token_ids[sent]) - 1
+                sent += 1
+            tokens, ended = self._answers(given)
+            now = time.perf_counter_ns()
+            if not tokens:
+                continue
+            work.useful += sum(len(own) for own in tokens.values())
+            work.most_rows = max(work.most_rows, len(tokens))
+            done += ended
+            yield Tick(now, tuple(tokens.get(row, ()) for row in range(len(wanted))))
+        cache = self.manager.batch_processor.cache
+        engine.kv_cache_bytes = max(engine.kv_cache_bytes, cache.cache_tensor.nbytes)
+        engine.options.run.seen["paged_cache"] = f"cache is {type(cache).__name__}: {cache.num_blocks} blocks of {PAGE} tokens"
+
+    def _answers(self, given: list[int]) -> tuple[dict[int, tuple[int, ...]], int]:
+        """New tokens of each row that has some, waiting a moment for the first; and how many rows ended."""
+        tokens: dict[int, tuple[int, ...]] = {}
+        ended = 0
+        answer = self.manager.get_result(timeout=NAP_S)
+        while answer is not None:
+            number, _, name = answer.request_id.partition(":")
+            if answer.error:
+                raise Problem("crash", f"Continuous batching gave up a request: {answer.error}")
+            if int(number) == self.passes:  # else of a pass that was stopped
+                row, new = int(name), tuple(answer.generated_tokens[given[int(name)] :])
+                given[row] += len(new)
+                tokens[row] = (*tokens.get(row, ()), *new)
+                ended += answer.is_finished()
+            answer = self.manager.get_result(timeout=0)
+        if not self.manager.is_running():
+            raise Problem("crash", "The thread of continuous batching ended before all requests were answered.")
+        return tokens, ended
+
+    def _ready(self, longest: int) -> None:
+        """A manager with room for most_rows rows of `longest` tokens."""
+        if self.manager is not None and longest <= self.room:
+            return
+        self.close()
+        from transformers import ContinuousBatchingConfig, GenerationConfig
+
+        pages = -(-longest // PAGE) + 1
+        settings = ContinuousBatchingConfig(
+            page_size=PAGE, num_blocks=pages * self.most_rows, max_batch_tokens=max(256, longest), max_requests_per_batch=self.most_rows,
+            allow_block_sharing=False, auto_switch_to_flash=False,
+        )  # fmt: skip
+        greedy = GenerationConfig(do_sample=False, max_new_tokens=longest, eos_token_id=-1, pad_token_id=0)
+        self.manager = self.engine.model.init_continuous_batching(generation_config=greedy, continuous_batching_config=settings)
+        self.manager.start()
+        self.room = longest
+
+    def close(self) -> None:
+        """End the thread and free the cache."""
+        if self.manager is not None:
+            self.manager.stop(block=True, hard_stop=True)
+            self.manager.destroy()
+        self.manager = None

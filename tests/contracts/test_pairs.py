@@ -1,0 +1,114 @@
+"""Techniques meet: each pair, in every engine, runs with the evidence of all true, or is refused in a sentence. From the registries."""
+
+from __future__ import annotations
+
+import itertools
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from playground.core.engine import Batch, Engine
+from playground.core.plan import Plan, load_key, ordered, plan_for
+from playground.core.problem import Problem
+from playground.core.spec import RunSpec, Workload
+from playground.core.technique import Technique
+from playground.engines import engines
+from playground.measure.machine import probe
+from playground.techniques import techniques
+
+KINDS = [engine for engine in engines().values() if not engine.any_technique]
+ACTIVE = {technique: [case for case in technique.cases if technique.active(case)] for technique in ordered(techniques())}
+PAIRS = list(itertools.combinations(ACTIVE, 2))
+WORDS = tuple(range(512))  # each token of the model, so that whatever it says can be looked up in the prompt
+PROMPTS = ((*WORDS, 7, 8, 9), (*WORDS, 7, 8), (*WORDS, 7, 8, 10, 11))  # with a common start
+KEPT = 4  # loaded engines
+Case = Mapping[str, Any]
+
+
+@pytest.fixture(scope="module")
+def loaded() -> Iterator[OrderedDict[str, Engine]]:
+    """Engines by what they were loaded with, the last few."""
+    kept: OrderedDict[str, Engine] = OrderedDict()
+    yield kept
+    for engine in kept.values():
+        engine.close()
+
+
+def planned(kind: type[Engine], first: Case, second: Case) -> Plan | Problem:
+    """Of both cases together, where the second does not contradict the first."""
+    try:
+        return plan_for(RunSpec("shape:tiny", kind.name, "cpu", {**second, **first}), techniques(), kind, probe())
+    except Problem as problem:
+        return problem
+
+
+def cases_of(first: Technique, second: Technique) -> list[tuple[Case, Case]]:
+    """Pairs of cases that do not set the same knob to different values."""
+    both = itertools.product(ACTIVE[first], ACTIVE[second])
+    return [(a, b) for a, b in both if all(a[name] == b[name] for name in a.keys() & b.keys())]
+
+
+def chosen(kind: type[Engine], first: Technique, second: Technique) -> Plan | Problem | None:
+    """One plan of the pair, another from pair to pair; a refusal where all are refused."""
+    found = [planned(kind, a, b) for a, b in cases_of(first, second)]
+    plans = [plan for plan in found if isinstance(plan, Plan)]
+    turn = list(ACTIVE).index(first) + list(ACTIVE).index(second)
+    return plans[turn % len(plans)] if plans else next(iter(found), None)
+
+
+def engine_for(plan: Plan, kind: type[Engine], kept: OrderedDict[str, Engine]) -> Engine:
+    key = load_key(plan.spec, techniques())
+    if key not in kept:
+        while len(kept) >= KEPT:
+            kept.popitem(last=False)[1].close()
+        engine = kind()
+        engine.load(plan, lambda event: None)
+        kept[key] = engine
+    kept.move_to_end(key)
+    return kept[key]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+@pytest.mark.parametrize(("first", "second"), PAIRS, ids=lambda technique: technique.name)
+def test_every_pair_of_settings_is_planned_or_refused_in_a_sentence(first: Technique, second: Technique, kind: type[Engine]) -> None:
+    for a, b in cases_of(first, second):
+        found = planned(kind, a, b)
+        if isinstance(found, Problem):
+            assert found.kind in ("user", "unsupported")
+            assert found.message.endswith("."), found.message
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+@pytest.mark.parametrize(("first", "second"), PAIRS, ids=lambda technique: technique.name)
+def test_a_pair_that_is_not_refused_runs_with_all_its_evidence(
+    first: Technique, second: Technique, kind: type[Engine], loaded: OrderedDict[str, Engine]
+) -> None:
+    plan = chosen(kind, first, second)
+    if not isinstance(plan, Plan):
+        return  # refused, as the test above has seen
+    knobs, work = plan.spec.knobs, Workload(("a", "b", "c"), max_new_tokens=4)
+    try:
+        engine = engine_for(plan, kind, loaded)
+        engine.setup(plan)
+        engine.know(PROMPTS)
+        own = next((found for technique in plan.techniques if (found := technique.batches(knobs, work, PROMPTS))), None)
+        rows = tuple(PROMPTS[row % len(PROMPTS)] for row in range(int(knobs["batch_size"])))
+        batch = own[0][1] if own else Batch(rows, 4)
+        if engine.compiles(plan):
+            engine.compile(batch)
+        ticks = list(engine.generate(batch))
+    except Problem as problem:
+        refused = problem
+    else:
+        refused = None
+    if refused is not None:
+        assert refused.kind in ("user", "unsupported"), refused
+        assert refused.message.endswith("."), refused.message
+        return
+    wanted = batch.row_tokens or (4,) * len(batch.token_ids)
+    assert [sum(len(tick.tokens[row]) for tick in ticks) for row in range(len(wanted))] == list(wanted)
+    for technique in plan.techniques:
+        finding = engine.evidence(technique, plan)
+        assert finding is None or finding.ok, f"{technique.name} with {dict(knobs)}: {finding.text}"

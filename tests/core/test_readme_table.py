@@ -1,0 +1,84 @@
+"""The README's table of techniques is the one that registry and recordings give today, and it says what they say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from playground.core.problem import Problem
+from playground.engines import engines
+from playground.models.recording import Recording, find, read, recordings
+from playground.results.techniques_table import BEGIN, END, first_sentence, renewed, table
+from playground.techniques import techniques
+
+README = Path(__file__).resolve().parents[2] / "README.md"
+RENEW = "python -m playground techniques --write README.md"
+
+
+def rows(*recorded: Recording) -> dict[str, list[str]]:
+    """Cells of the table by the technique's title."""
+    lines = table(techniques(), engines(), recorded).splitlines()
+    cells = [[cell.strip() for cell in line.removeprefix("| ").removesuffix(" |").split(" | ")] for line in lines]
+    return {row[0].strip("*"): row for row in cells[2:]}
+
+
+def test_the_readme_has_todays_table_of_techniques() -> None:
+    text = README.read_text(encoding="utf-8")
+    made = table(techniques(), engines(), [read(path) for path in recordings().values()])
+    assert renewed(text, made) == text, f"README's table of techniques is not current. Renew it with: {RENEW}"
+    assert RENEW in BEGIN
+
+
+def test_every_technique_has_a_row_with_what_it_is_and_where_it_pays() -> None:
+    found = rows()
+    assert set(found) == {technique.title for technique in techniques().values()}
+    for technique in techniques().values():
+        row = found[technique.title]
+        assert technique.explain.what.startswith(row[1])
+        assert technique.explain.helps.startswith(row[4])
+        assert row[4]
+
+
+def test_an_engine_has_a_technique_or_not_or_all_but_what_it_refuses() -> None:
+    found = rows()
+    assert found["Batching"][2:4] == ["yes", "yes"]
+    assert found["Fusion"][2:4] == ["no", "yes"]
+    assert found["Weight-only quantization"][3] == "yes, but not fp8 on cpu"
+    assert "int8" in found["Quantization"][3]
+    assert "threshold" in found["Quantization"][3].lower()
+
+
+def test_an_effect_is_a_ratio_to_the_baseline_with_machine_and_date() -> None:
+    quantized = rows(read(find("h200-smollm2-135m-quantization")))["Quantization"][5]
+    assert "nf4: time per token × 1.31, weights × 0.433" in quantized  # 24.4 over 18.6 ms, 116 over 269 MB
+    assert quantized.endswith("(smollm2-135m-instruct, transformers, NVIDIA H200, 2026-11-22)")
+
+
+def test_a_difference_that_the_intervals_do_not_show_is_called_none() -> None:
+    assert "KV cache off: no difference in time per token shown" in rows(read(find("h200-llama-3.2-1b-kv-cache")))["KV cache"][5]
+
+
+def test_a_variant_that_differs_in_two_techniques_or_in_the_engine_shows_the_effect_of_none() -> None:
+    found = rows(read(find("h200-llama-3.1-8b-quantization")), read(find("h200-llama-3.2-1b-launch-bound")))
+    assert "int8" not in found["Quantization"][5]  # it has fp16 and its baseline bf16
+    assert found["Weight-only quantization"][5] == ""  # int4 there is in another engine than its baseline
+
+
+@pytest.mark.parametrize(
+    ("text", "first"),
+    [
+        ("One thing. Another.", "One thing"),
+        ("Reads 1.5 GB, e.g. weights. More.", "Reads 1.5 GB, e.g. weights"),
+        ("No full stop", "No full stop"),
+        ("fp16 is small. bf16 too.", "fp16 is small"),
+    ],
+)
+def test_the_first_sentence_ends_at_its_full_stop(text: str, first: str) -> None:
+    assert first_sentence(text) == first
+
+
+def test_a_file_without_the_marks_is_refused_and_one_with_them_keeps_the_rest() -> None:
+    assert renewed(f"a\n{BEGIN}\nold\n{END}\nb", "new") == f"a\n{BEGIN}\nnew\n{END}\nb"
+    with pytest.raises(Problem, match="There is no place for the table"):
+        renewed(f"a\n{END}\n{BEGIN}", "new")
