@@ -66,6 +66,10 @@ class DraftModel(Technique):
         same = first.device.type == engine.options.device and str(first.dtype) == f"torch.{engine.options.dtype}"
         return Finding(same and engine.options.draft == knobs["draft_model"], text)
 
+    def refuses_graph(self, knobs: Knobs, device: str) -> str | None:
+        """Nobody there asks a draft."""
+        return "the engine graph does not speculate: choose the engine transformers." if knobs["draft_model"] else None
+
     def counts_for_transformers(self, knobs: Knobs, engine: Any) -> dict[str, float]:
         """Bytes of its parameters and buffers."""
         if engine.draft is None:

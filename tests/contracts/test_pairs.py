@@ -27,6 +27,14 @@ KEPT = 4  # loaded engines
 Case = Mapping[str, Any]
 
 
+@pytest.fixture(autouse=True)
+def traced_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiled steps run as torch traced them: what compilers make of that takes long, and is tested elsewhere."""
+    import torch._inductor.compile_fx as compiler
+
+    monkeypatch.setattr(compiler, "compile_fx", lambda graph, inputs, **settings: graph)
+
+
 @pytest.fixture(scope="module")
 def loaded() -> Iterator[OrderedDict[str, Engine]]:
     """Engines by what they were loaded with, the last few."""

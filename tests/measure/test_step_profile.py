@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from playground.core import events as ev
 from playground.core.engine import Batch
 from playground.core.plan import plan_for
 from playground.core.problem import Problem
@@ -225,14 +226,16 @@ def test_the_engine_profiles_a_step_in_the_middle_and_changes_nothing(engine, kv
 
 def test_the_profiled_step_has_the_cached_tokens_that_the_profile_names(engine, monkeypatch):
     engine.setup(plan())
-    held = []
-    monkeypatch.setattr(
-        "playground.measure.step_profile.profile_step",
-        lambda model, step, device, **given: held.append((step(), engine.cache.get_seq_length(), given)),
-    )
-    engine.profile(Batch(((5, 6, 7),), 100))
-    (_, cached, given) = held[0]
-    assert cached == given["cached_tokens"] == 3 + 16 - 1
+    before = []
+
+    def twice(model, step, device, **given):
+        step()  # as the profiler does before it looks
+        before.append(engine.cache.get_seq_length())
+        step()
+        return ev.Profile(1, rows=1)
+
+    monkeypatch.setattr("playground.measure.step_profile.profile_step", twice)
+    assert engine.profile(Batch(((5, 6, 7),), 100)).cached_tokens == before[0] == 3 + 16 - 1
 
 
 def test_a_sampled_batch_that_would_end_early_is_profiled_too(engine):

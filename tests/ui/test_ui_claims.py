@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,8 @@ def test_a_run_is_judged_when_it_is_over_and_again_when_it_is_opened_from_the_hi
         async def states() -> list[Shown]:
             return [state async for state in watch(app, job.id, 0, "page")]
 
-        seen = asyncio.run(states())
+        with ThreadPoolExecutor(1) as threads:  # this thread may have a loop already, of the browser tests
+            seen = threads.submit(asyncio.run, states()).result()
     finally:
         jobs.close()
     assert all(not state.claims for state in seen if not state.over)
