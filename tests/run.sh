@@ -23,4 +23,4 @@ fi
 "$python" -m ruff format --check .
 "$python" -m mypy
 # Two files at a time: much of the suite waits for processes and browsers. Threads that wait for each other must not spin meanwhile.
-exec env OMP_WAIT_POLICY=passive "$python" -m pytest -n 2 --dist loadfile "$@"
+exec env OMP_WAIT_POLICY=passive "$python" -m pytest -n 2 --dist loadfile --no-loadscope-reorder "$@"

@@ -109,9 +109,10 @@ class TransformersEngine(Engine):
             torch.cuda.empty_cache()
 
     def _forget_run(self) -> None:
-        for close in self.options.run.closing:
-            close()
-        self.options.run = RunSetup()
+        with ExitStack() as stack:  # the last first, and each even where another fails
+            for close in self.options.run.closing:
+                stack.callback(close)
+            self.options.run = RunSetup()
 
     def _apply(self, plan: Plan, phase: str) -> None:
         for technique in plan.techniques:

@@ -20,6 +20,7 @@ from playground.measure.trace import Pass, TimedBatch, Trace
 from playground.measure.values import Found, Measure, Metric, Missing
 
 NO_CEILINGS = Missing("the device's ceilings were not measured in this run")
+SPECULATED = Missing("a step checks several proposed tokens, and a draft works beside it, which is not counted here")
 NEAR = 4  # steps on either side of the profiled one
 NO_KERNELS = Missing("this device has no kernels to launch: on a CPU operators run on the cores that also run the program")
 
@@ -29,6 +30,8 @@ def decode_step(trace: Trace, passes: Sequence[Pass] | None = None) -> tuple[Wor
     seconds = step_s(trace.timed if passes is None else passes)
     if isinstance(seconds, Missing):
         return seconds
+    if trace.counts.get("target_passes"):
+        return SPECULATED
     total, steps = Work(0, 0, 0), 0
     for batch in _batches(trace.timed if passes is None else passes):
         longest, count = max(row.prompt_tokens for row in batch.rows), len(batch.ticks_ns)

@@ -49,7 +49,7 @@ def _waste(trace: Trace, baseline: Trace | None) -> Found:
     if not _pairs(trace):
         return AT_ONCE if trace.timed else NO_PASS
     if not computed:
-        return Missing("steps that are replayed from a CUDA graph do not tell how many token places they compute")
+        return Missing("replayed CUDA graphs do not tell what they compute; without a KV cache, or with a cached prefix, it is not padding")
     return 1 - trace.counts["places_useful"] / computed
 
 

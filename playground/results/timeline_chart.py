@@ -19,7 +19,7 @@ GAP_ROWS = 1.5  # between two variants
 
 def requests_of(trace: Trace) -> list[dict[str, Any]]:
     """Of the first timed pass, each request by number: seconds after the pass's start of arrival, first and last token, and its tokens.
-    Empty where no request arrives later than the start."""
+    Empty where requests do not come over time."""
     pairs = [(batch, row) for item in trace.timed[:1] for batch, row in item.pairs if batch.scheduled and row.stamps_ns]
     found = []
     for batch, row in sorted(pairs, key=lambda pair: pair[1].request):

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from playground.core.events import Ceilings
 from playground.measure import efficiency
 from playground.measure.roofline import Work, launching_s, memory_rate
+from playground.measure.timing import SCHEDULED
 from playground.measure.trace import Trace
 from playground.measure.values import Missing, Value
 from playground.results.numbers import NO_DIFFERENCE, digits, shown
@@ -66,7 +67,7 @@ def seen(trace: Trace, values: Mapping[str, Value]) -> Seen:
         busy=values["gpu_busy"].value,
         kernels=values["kernels_per_token"].value,
         ceilings=trace.ceilings,
-        reason=_lacks(trace, values, found),
+        reason=SCHEDULED.reason if seconds is SCHEDULED else _lacks(trace, values, found),
         row_tokens=values["tokens_per_pass"].value or 1.0 if "tokens_per_pass" in values else 1.0,
     )
 
@@ -82,6 +83,7 @@ def verdict(run: Seen, baseline: Seen | None) -> dict[str, str]:
     """bottleneck and prefill: launch, memory, compute or unknown; sentence: why, with numbers, and against the baseline where given."""
     if run.step_s is None:
         no_step = "no decode step was timed" if run.rows else "no timed pass was completed"
+        no_step = run.reason if run.reason == SCHEDULED.reason else no_step
         return {"bottleneck": "unknown", "sentence": f"The bottleneck is not known: {no_step}.", "prefill": "unknown"}
     kind = bottleneck(run)
     if kind == "unknown" and baseline and _computes_more(run, baseline) and trend(run.step, baseline.step) == "up":

@@ -134,7 +134,10 @@ class _Run(Passes):
     def _counts(self) -> None:
         found: dict[str, float] = {}
         for technique in self.plan.techniques:
-            found |= self.engine.counts(technique, self.plan)
+            try:
+                found |= self.engine.counts(technique, self.plan)
+            except Exception as error:  # a run without its counts has still been measured
+                self.emit(Warned(time.perf_counter_ns(), f"{technique.title} could not be counted: {from_exception(error).message}"))
         if found:
             self.emit(Counts(time.perf_counter_ns(), found))
 

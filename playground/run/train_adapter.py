@@ -88,6 +88,8 @@ def make(job: Mapping[str, Any], emit: Emit, check: Check) -> None:
     wanted.check()
     machine, started = probe(), time.perf_counter()
     device = machine.resolve(wanted.device)
+    if device == "cuda" and machine.device != "cuda":
+        raise Problem("unsupported", f"No CUDA device: {machine.no_cuda or 'none was found'}.")
     tell(emit, "load", wanted.model)
     resolved = resolve(wanted.model, _stoppable(emit, check))
     material = material_of(wanted, load_tokenizer(resolved))

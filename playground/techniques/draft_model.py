@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from playground.core.knobs import Text
-from playground.core.problem import Problem
 from playground.core.technique import Effect, Explanation, Finding, Knobs, Technique, flipped
 from playground.techniques.setup import TransformersSetup
 
@@ -47,11 +46,7 @@ class DraftModel(Technique):
         return more if knobs["draft_model"] else flipped(more)
 
     def for_transformers(self, knobs: Knobs, setup: TransformersSetup) -> None:
-        """Its name for the engine. Raises Problem("user") where one is wanted and none is named."""
-        if knobs["speculative"] == "draft" and not knobs["draft_model"]:
-            raise Problem(
-                "user", "speculative=draft needs a draft: write the name of a smaller model with the same tokens into draft_model."
-            )
+        """Its name for the engine."""
         setup.draft = str(knobs["draft_model"])
 
     def evidence_for_transformers(self, knobs: Knobs, engine: Any) -> Finding:
@@ -65,10 +60,6 @@ class DraftModel(Technique):
         )
         same = first.device.type == engine.options.device and str(first.dtype) == f"torch.{engine.options.dtype}"
         return Finding(same and engine.options.draft == knobs["draft_model"], text)
-
-    def refuses_graph(self, knobs: Knobs, device: str) -> str | None:
-        """Nobody there asks a draft."""
-        return "the engine graph does not speculate: choose the engine transformers." if knobs["draft_model"] else None
 
     def counts_for_transformers(self, knobs: Knobs, engine: Any) -> dict[str, float]:
         """Bytes of its parameters and buffers."""

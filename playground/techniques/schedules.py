@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from playground.core.engine import Batch
@@ -22,20 +22,35 @@ NAP_S = 0.02  # between two looks at what has arrived or was answered
 PAGE = 16  # tokens a page of the cache of continuous batching holds
 
 
-@dataclass
 class Work:
-    """What was done since the run's settings were made: forward passes, token places that they computed (padding too), those of them that
-    were of use (each prompt, and each token but the last of its row), and the most rows that got a token together."""
+    """What was done, in the run's own `counts`: forward passes, token places that they computed (padding too), those of them that were of
+    use (each prompt, and each token but the last of its row), and the most requests that were being answered at a time."""
 
-    passes: int = 0
-    places: int = 0
-    useful: int = 0
-    most_rows: int = 0
+    def __init__(self, counts: dict[str, float]) -> None:
+        self.counts = counts
+
+    @property
+    def passes(self) -> int:
+        """Forward passes."""
+        return int(self.counts.get("served_passes", 0))
+
+    @property
+    def most_rows(self) -> int:
+        """Most requests at a time."""
+        return int(self.counts.get("rows_together", 0))
 
     def saw(self, rows: int, tokens: int) -> None:
         """One forward pass over `rows` rows of `tokens` tokens."""
-        self.passes += 1
-        self.places += rows * tokens
+        self.counts["served_passes"] = self.passes + 1
+        self.counts["places_computed"] = self.counts.get("places_computed", 0) + rows * tokens
+
+    def used(self, places: int) -> None:
+        """So many of the places were of use."""
+        self.counts["places_useful"] = self.counts.get("places_useful", 0) + places
+
+    def together(self, rows: int) -> None:
+        """So many requests were being answered."""
+        self.counts["rows_together"] = max(self.most_rows, rows)
 
 
 def count_places(model: Any, work: Work) -> Callable[[], None]:
@@ -73,7 +88,7 @@ def _in_groups(engine: Any, batch: Batch, work: Work, size: int) -> Iterator[Tic
             batch, token_ids=tuple(batch.token_ids[row] for row in here), max_new_tokens=max(wanted[row] for row in here), row_tokens=(),
             arrivals_s=(),
         )  # fmt: skip
-        work.most_rows = max(work.most_rows, len(here))
+        work.together(len(here))
         yield from _spread(engine.plain(part), here, wanted, batch, work)
         begun += len(here)
 
@@ -81,14 +96,14 @@ def _in_groups(engine: Any, batch: Batch, work: Work, size: int) -> Iterator[Tic
 def _spread(ticks: Any, here: Sequence[int], wanted: Sequence[int], batch: Batch, work: Work) -> Iterator[Tick]:
     """Ticks of some rows as ticks of all: what a row computes beyond its own length is nobody's token."""
     given = dict.fromkeys(here, 0)
-    work.useful += sum(len(batch.token_ids[row]) - 1 for row in here)
+    work.used(sum(len(batch.token_ids[row]) - 1 for row in here))
     with closing(ticks):
         for tick in ticks:
             tokens: list[tuple[int, ...]] = [()] * len(wanted)
             for row, own in zip(here, tick.tokens, strict=True):
                 tokens[row] = own[: wanted[row] - given[row]]
                 given[row] += len(tokens[row])
-            work.useful += sum(len(own) for own in tokens)
+            work.used(sum(len(own) for own in tokens))
             yield Tick(tick.t_ns, tuple(tokens))
 
 
@@ -109,6 +124,7 @@ class Continuous:
         self.manager: Any = None
         self.room = 0
         self.passes = 0
+        self.live: set[int] = set()  # rows that are being answered, as far as their answers were seen
 
     def __call__(self, engine: Any, batch: Batch, work: Work) -> Iterator[Tick]:
         """Ticks of all rows; each holds the tokens that were answered since the last."""
@@ -117,6 +133,7 @@ class Continuous:
         wanted, arrivals = _wanted(batch), batch.arrivals_s or (0.0,) * len(batch.token_ids)
         self._ready(max(len(ids) + new for ids, new in zip(batch.token_ids, wanted, strict=True)))
         self.passes += 1
+        self.live.clear()
         eos = -1 if batch.ignore_eos else sorted(engine.tokenizer.eos_ids)
         started, sent, done = time.perf_counter(), 0, 0
         given = [0] * len(wanted)
@@ -124,21 +141,20 @@ class Continuous:
             while sent < len(wanted) and arrivals[sent] <= time.perf_counter() - started:
                 name = f"{self.passes}:{sent}"
                 self.manager.add_request(list(batch.token_ids[sent]), name, wanted[sent], streaming=True, eos_token_id=eos)
-                work.useful += len(batch.token_ids[sent]) - 1
+                work.used(len(batch.token_ids[sent]) - 1)
                 sent += 1
-            tokens, ended = self._answers(given)
+            tokens, ended = self._answers(given, work)
             now = time.perf_counter_ns()
             if not tokens:
                 continue
-            work.useful += sum(len(own) for own in tokens.values())
-            work.most_rows = max(work.most_rows, len(tokens))
+            work.used(sum(len(own) for own in tokens.values()))
             done += ended
             yield Tick(now, tuple(tokens.get(row, ()) for row in range(len(wanted))))
         cache = self.manager.batch_processor.cache
         engine.kv_cache_bytes = max(engine.kv_cache_bytes, cache.cache_tensor.nbytes)
         engine.options.run.seen["paged_cache"] = f"cache is {type(cache).__name__}: {cache.num_blocks} blocks of {PAGE} tokens"
 
-    def _answers(self, given: list[int]) -> tuple[dict[int, tuple[int, ...]], int]:
+    def _answers(self, given: list[int], work: Work) -> tuple[dict[int, tuple[int, ...]], int]:
         """New tokens of each row that has some, waiting a moment for the first; and how many rows ended."""
         tokens: dict[int, tuple[int, ...]] = {}
         ended = 0
@@ -151,7 +167,11 @@ class Continuous:
                 row, new = int(name), tuple(answer.generated_tokens[given[int(name)] :])
                 given[row] += len(new)
                 tokens[row] = (*tokens.get(row, ()), *new)
-                ended += answer.is_finished()
+                self.live.add(row)
+                work.together(len(self.live))
+                if answer.is_finished():
+                    self.live.discard(row)
+                    ended += 1
             answer = self.manager.get_result(timeout=0)
         if not self.manager.is_running():
             raise Problem("crash", "The thread of continuous batching ended before all requests were answered.")

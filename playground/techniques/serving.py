@@ -115,7 +115,7 @@ class Serving(Technique):
         kind, size = str(knobs["serving"]), int(knobs["batch_size"])
         if kind == "off":
             return
-        work = setup.run.seen["serving"] = Work()
+        work = setup.run.seen["serving"] = Work(setup.run.counts)
         many: Continuous | None = None
         counting = False
 
@@ -154,14 +154,12 @@ class Serving(Technique):
         return Finding((work.most_rows == 1) if kind == "one_by_one" else work.most_rows <= int(knobs["batch_size"]), text)
 
     def counts_for_transformers(self, knobs: Knobs, engine: Any) -> Mapping[str, float]:
-        """Token places that forward passes computed, and those that were of use; a CUDA graph does not tell what it computes."""
-        work = engine.options.run.seen.get("serving")
-        if work is None:
-            return {}
-        found = {"rows_together": float(work.most_rows)}
-        if knobs["serving"] == "continuous" and engine.options.device == "cuda":
-            return found
-        return {**found, "places_computed": float(work.places), "places_useful": float(work.useful)}
+        """Token places that forward passes computed, and those that were of use. A CUDA graph does not tell what it computes; without a KV
+        cache, or with a prefix that is there already, a place is not one token of a request."""
+        found = dict(engine.options.run.counts) if "serving" in engine.options.run.seen else {}
+        if (knobs["serving"] == "continuous" and engine.options.device == "cuda") or knobs["kv_cache"] == "off" or knobs["prefix_cache"]:
+            return {"rows_together": found["rows_together"]} if found else {}
+        return found
 
     def refuses_graph(self, knobs: Knobs, device: str) -> str | None:
         """Rows come and go; a captured step has a fixed number of them."""

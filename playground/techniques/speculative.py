@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from playground.core.knobs import Choice, Range
+from playground.core.problem import Problem
 from playground.core.technique import Effect, Explanation, Finding, Knobs, Technique, flipped
 from playground.techniques.setup import TransformersSetup
 from playground.techniques.speculation import Speculation
@@ -102,7 +103,11 @@ class Speculative(Technique):
         return asked if kind == "draft" else flipped(asked)
 
     def for_transformers(self, knobs: Knobs, setup: TransformersSetup) -> None:
-        """The loop in place of the engine's own."""
+        """The loop in place of the engine's own. Raises Problem("user") where a draft is wanted and none is named."""
+        if knobs["speculative"] == "draft" and not knobs["draft_model"]:
+            raise Problem(
+                "user", "speculative=draft needs a draft: write the name of a smaller model with the same tokens into draft_model."
+            )
         if knobs["speculative"] != "off":
             setup.run.decode = Speculation(str(knobs["speculative"]), int(knobs["draft_tokens"]), int(knobs["lookup_ngram"]))
 

@@ -172,9 +172,9 @@ def test_drawn_tokens_and_other_settings_that_cannot_be_are_refused_with_the_way
         complete(RunSpec(knobs={**LOOKUP, "draft_model": "shape:tiny"}), techniques())
 
 
-def test_a_draft_must_be_named() -> None:
+def test_a_draft_must_be_named_also_on_a_model_that_an_earlier_run_loaded(tiny: Any) -> None:
     with pytest.raises(Problem, match="needs a draft") as caught:
-        loaded(speculative="draft")
+        tiny.setup(plan(speculative="draft"))
     assert caught.value.kind == "user"
 
 
