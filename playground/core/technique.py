@@ -54,13 +54,12 @@ class Footprint:
     """How knobs change memory and the work of a step, for the estimate before loading and for the roofline.
 
     Bits a number for: all weights, the decoder's linear layers and an output head that is not the embedding's (None: as all weights), the
-    KV cache. `kv_share`: 0 where no cache is kept,
-    1 where each token is; `kv_copied`: the cache is copied when it grows; `kv_padded`: it is allocated in full and attention reads all of
-    it; `rows`: sequences a batch; `score_matrix`: attention weights are stored in full; `captured`: steps are replayed from a CUDA graph,
-    so that their launches cost the host nothing; `kv_bucketed`: the cache is allocated in the sizes of `measure.buckets`; `kv_window`:
-    tokens that each token attends to, and the cache keeps (None: all); `kv_offloaded`: it lies in host memory, but for two layers;
-    `kv_unpacked_bits`: each step writes all of it out in these bits (None: it is read as it is), and `kv_residual` tokens, at most, are
-    kept so.
+    KV cache. `kv_share`: 0 where no cache is kept, 1 where each token is; `kv_copied`: the cache is copied when it grows; `kv_padded`: it
+    is allocated in full and attention reads all of it; `rows`: sequences a batch; `score_matrix`: attention weights are stored in full;
+    `captured`: steps are replayed from a CUDA graph, so that their launches cost the host nothing; `kv_bucketed`: the cache is allocated
+    in the sizes of `measure.buckets`; `kv_window`: tokens that each token attends to, and the cache keeps (None: all); `kv_offloaded`: it
+    lies in host memory, but for two layers; `kv_unpacked_bits`: each step writes all of it out in these bits (None: it is read as it is),
+    and `kv_residual` tokens, at most, are kept so.
 
     Where more than `unpack_above` tokens are multiplied at once (None: never), each linear layer's weights are first written out in
     `unpacked_bits`. Kernels of eager transformers: `layer_kernels` of one decoder layer without a cache and with one product for each

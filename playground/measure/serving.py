@@ -81,6 +81,6 @@ METRICS = (
         "1 - (prompt tokens + output tokens fed back) / token places of all forward passes, padding and finished rows included", _waste,
     ),
     Metric(
-        "rows_together", "Requests in one step", "requests", "none", "most requests that got a token together", _together,
+        "rows_together", "Requests in one step", "requests", "none", "most requests that were being answered at a time", _together,
     ),
 )  # fmt: skip

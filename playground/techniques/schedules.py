@@ -1,9 +1,9 @@
 """How requests that arrive over time are put into forward passes: one by one, in static batches, or continuously. In the worker.
 
-Each schedule is a generator of ticks over all rows of one `Batch`, whose `arrivals_s` count from its first step. The first two run the
-engine's own token loop on a part of the rows; the last hands the requests to transformers' continuous batching. Example::
+Each schedule is a generator of ticks over all rows of one `Batch`, whose `arrivals_s` count from its first step. One by one and in batches
+the engine's own token loop runs on a part of the rows; the other hands the requests to transformers' continuous batching. Example::
 
-    setup.run.decode = lambda engine, batch: one_by_one(engine, batch)
+    setup.run.decode = lambda engine, batch: in_batches(engine, batch, work, size=4)
 """
 
 from __future__ import annotations
@@ -67,17 +67,9 @@ def count_places(model: Any, work: Work) -> Callable[[], None]:
     return remove
 
 
-def one_by_one(engine: Any, batch: Batch, work: Work) -> Iterator[Tick]:
-    """Each request alone, in the order in which they came."""
-    yield from _in_groups(engine, batch, work, 1)
-
-
 def in_batches(engine: Any, batch: Batch, work: Work, size: int) -> Iterator[Tick]:
-    """As many requests as are there, at most `size`, run together until the longest is done; who comes meanwhile waits for all of them."""
-    yield from _in_groups(engine, batch, work, size)
-
-
-def _in_groups(engine: Any, batch: Batch, work: Work, size: int) -> Iterator[Tick]:
+    """As many requests as are there, at most `size`, run together until the longest is done; who comes meanwhile waits for all of them.
+    With a size of 1 each runs alone, in the order in which they came."""
     started, begun = time.perf_counter(), 0
     wanted, arrivals = _wanted(batch), batch.arrivals_s or (0.0,) * len(batch.token_ids)
     while begun < len(wanted):

@@ -110,7 +110,7 @@ class Serving(Technique):
 
     def for_transformers(self, knobs: Knobs, setup: TransformersSetup) -> None:
         """The schedule decodes in place of the engine, which lends it its token loop."""
-        from playground.techniques.schedules import Continuous, Work, count_places, in_batches, one_by_one
+        from playground.techniques.schedules import Continuous, Work, count_places, in_batches
 
         kind, size = str(knobs["serving"]), int(knobs["batch_size"])
         if kind == "off":
@@ -129,7 +129,7 @@ class Serving(Technique):
                     setup.run.closing.append(many.close)
             if many is not None:
                 return many(engine, batch, work)
-            return one_by_one(engine, batch, work) if kind == "one_by_one" else in_batches(engine, batch, work, size)
+            return in_batches(engine, batch, work, size)  # one by one is a size of 1: see conflicts
 
         setup.run.decode = decode
 

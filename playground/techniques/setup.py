@@ -1,6 +1,6 @@
 """What techniques change before an engine loads or runs a model. One dataclass an engine family; plain values, no torch.
 
-Example: precision sets `setup.dtype = "bfloat16"`; the KV cache sets `setup.make_cache`; pruning appends to `setup.changes`.
+Example: precision sets `setup.dtype = "bfloat16"`; the KV cache sets `setup.run.make_cache`; pruning appends to `setup.changes`.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ class RunSetup:
     every forward pass, scoring included; fill: (engine, cache, batch) -> how many tokens, the same at the start of each row, the fresh
     cache holds now; decode: (engine, batch) -> ticks, in place of one token a forward pass; score_tokens: texts are scored this many
     tokens a forward pass through the run's own cache, for a cache that does not give back what was put in (None: all at once, without);
-    opening: called with the engine once all of a run's settings are known; closing: called when these settings are forgotten; counts: what
-    passes count by name, emptied before the timed ones.
+    opening: called with the engine once all of a run's settings are known; closing: called when these settings are forgotten; seen: what
+    techniques note for the evidence of each other, by name; counts: what passes count by name, emptied before the timed ones.
     """
 
     make_cache: Callable[[Any, int, int], Any] | None = None
@@ -40,12 +40,10 @@ class TransformersSetup:
     """For engines that run a transformers model.
 
     dtype: torch dtype name of unquantized weights and activations; device: "cpu" or "cuda"; load: further arguments of `from_pretrained`;
-    changes: called with the loaded model, in order, each returns the model to go on with; contexts: as
-    RunSetup's, but for every run; fusion, weight_only: the values of those knobs, for engines that change the loaded model; run: what the
-    run-phase techniques set; config: the content of the model's config.json,
-    before anything is loaded; tokenizer: the loaded one (models.tokenizer);
-    model: its name; find_adapter: of an adapter's name, its folder on this machine; draft: name of a second
-    model to load beside it, "" for none.
+    changes: called with the loaded model, in order, each returns the model to go on with; contexts: as RunSetup's, but for every run;
+    fusion, weight_only: the values of those knobs, for engines that change the loaded model; run: what the run-phase techniques set;
+    config: the content of the model's config.json, before anything is loaded; tokenizer: the loaded one (models.tokenizer); model: its
+    name; find_adapter: of an adapter's name, its folder on this machine; draft: name of a second model to load beside it, "" for none.
     """
 
     device: str = "cpu"
