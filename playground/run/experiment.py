@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from playground.core.engine import Engine
 from playground.core.events import ENDINGS, Ceilings, Done, Event, Failed, Phase, Warned
@@ -31,6 +31,7 @@ from playground.results.result import result
 from playground.results.store import alive, owner
 from playground.run.keeper import Keeper, Keeps
 
+Ending = Literal["done", "failed", "cancelled"]
 NO_FOLDER = Path("no folder for the baseline") / "baseline"  # its absence becomes the reason why a comparison is missing
 
 
@@ -48,6 +49,9 @@ class Runs(Protocol):
         cancel: threading.Event,
     ) -> Generator[Event | None, None, None]:
         """See `run.runner.Runner.run`."""
+
+    def close(self) -> None:
+        """End the worker, if there is one."""
 
 
 class Experiment(Iterator[tuple[int, Event]]):
@@ -68,6 +72,12 @@ class Experiment(Iterator[tuple[int, Event]]):
     def experiment_id(self) -> str | None:
         """The store's id of this experiment."""
         return self._keeper.experiment_id
+
+    @property
+    def status(self) -> Ending:
+        """How it ended: failed when one of its variants failed."""
+        states = {item["status"] for item in self.results}
+        return "cancelled" if "cancelled" in states else "failed" if "failed" in states else "done"
 
     def __next__(self) -> tuple[int, Event]:
         return next(self._steps)

@@ -1,4 +1,5 @@
-"""Experiments that wait their turn: one background thread with one Runner serves them in the order in which they came.
+"""Work that waits its turn: one background thread with one Runner serves experiments, trainings and all else in the order in which they
+came, so that no two of them share the device.
 
 A job outlives the page that asked for it: whoever knows its id can follow its events from any point. Example::
 
@@ -14,31 +15,48 @@ import time
 import traceback
 import uuid
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal, Protocol
 
 from playground.core.events import Event, Failed, Loaded, Phase, Warned
 from playground.core.problem import Problem
 from playground.core.spec import RunSpec
-from playground.run.experiment import Runs, run_experiment
+from playground.run.experiment import Ending, Runs, run_experiment
 from playground.run.keeper import Keeps
 from playground.run.runner import Runner
 
 KEPT_JOBS = 20
 IDLE_S = 600.0
 
-Status = Literal["waiting", "running", "done", "failed", "cancelled"]
+Status = Literal["waiting", "running"] | Ending
+
+
+class Steps(Protocol):
+    """What a job does once its turn has come: (part, event) pairs while it goes on; then how it ended, and result documents if it has any.
+    It stops at the next step once its Stop is set."""
+
+    results: list[dict[str, Any]]
+
+    @property
+    def status(self) -> Ending:
+        """How it ended."""
+
+    def __iter__(self) -> Iterator[tuple[int, Event]]:
+        """The pairs."""
+
+
+Start = Callable[[Runs, threading.Event], Steps]  # with the runner that it may use, and its Stop
 
 
 class Job:
-    """One submitted experiment. Everything may be called from any thread.
+    """One submitted piece of work. Everything may be called from any thread.
 
-    id: the store's id of the experiment (one made here where nothing is kept); specs: its variants, baseline first; results: the result
-    documents of the variants that ended; done: set when the job is over; status: failed when one of its variants failed.
+    id: the store's id of an experiment (one made here where nothing is kept); specs: an experiment's variants, baseline first; results: the
+    result documents of the variants that ended; done: set when the job is over; status: failed when one of its variants failed.
     """
 
-    def __init__(self, job_id: str, title: str, specs: Sequence[RunSpec], jobs: Jobs) -> None:
-        self.id, self.title, self.specs = job_id, title, tuple(specs)
+    def __init__(self, job_id: str, title: str, start: Start, jobs: Jobs, specs: Sequence[RunSpec] = ()) -> None:
+        self.id, self.title, self.start, self.specs = job_id, title, start, tuple(specs)
         self.status: Status = "waiting"
         self.results: list[dict[str, Any]] = []
         self.done = threading.Event()
@@ -94,7 +112,16 @@ class Jobs:
         """Queue an experiment; raises Problem("user") without variants or after `close`."""
         if not specs:
             raise Problem("user", "An experiment needs at least one variant.")
-        job = self._created(title, specs)
+        return self._queued(self._created(title, specs))
+
+    def submit_other(self, title: str, start: Start) -> Job:
+        """Queue work that is no single experiment, such as a training; `start` is called when its turn has come. Raises Problem("user")
+        after `close`."""
+        job = Job(uuid.uuid4().hex, title, start, self)
+        job.kept = False
+        return self._queued(job)
+
+    def _queued(self, job: Job) -> Job:
         with self._changed:
             if self._closed:
                 raise Problem("user", "The playground is shutting down.")
@@ -148,14 +175,20 @@ class Jobs:
             self._thread.join()
 
     def _created(self, title: str, specs: Sequence[RunSpec]) -> Job:
+        store, warning = self._store, ""
         try:
-            job_id = self._store.create(title, specs) if self._store else ""
+            job_id = store.create(title, specs) if store else ""
         except Problem as problem:
-            job = Job(uuid.uuid4().hex, title, specs, self)
-            job.kept = False
-            job.add(0, Warned(time.perf_counter_ns(), f"{problem.message.rstrip('.')}. The run goes on, but it is not kept."))
-            return job
-        return Job(job_id or uuid.uuid4().hex, title, specs, self)
+            store, job_id, warning = None, "", f"{problem.message.rstrip('.')}. The run goes on, but it is not kept."
+
+        def start(runner: Runs, stop: threading.Event) -> Steps:
+            return run_experiment(specs, runner, stop, store=store, title=title, experiment_id=job_id or None)
+
+        job = Job(job_id or uuid.uuid4().hex, title, start, self, specs)
+        job.kept = store is not None
+        if warning:
+            job.add(0, Warned(time.perf_counter_ns(), warning))
+        return job
 
     def _work(self) -> None:
         runner: Any = None
@@ -179,17 +212,15 @@ class Jobs:
         """Run a job to its end; without a runner, for a cancelled one. A fault of ours ends this job and no other."""
         job.status = "running"
         try:
-            experiment = run_experiment(
-                job.specs, runner or Runner(), job.stop, store=self._store if job.kept else None, title=job.title, experiment_id=job.id
-            )
-            job.results = experiment.results
-            for variant, event in experiment:
-                job.add(variant, event)
-            job.status = _status(job.results)
+            steps = job.start(runner or Runner(), job.stop)
+            job.results = steps.results
+            for part, event in steps:
+                job.add(part, event)
+            job.status = steps.status
         except Exception as error:
             message = f"The experiment ended with an error of the playground itself: {type(error).__name__}: {error}"
             failed = Failed(time.perf_counter_ns(), "crash", message, traceback.format_exc())
-            job.add(min(len(job.results), len(job.specs) - 1), failed)
+            job.add(max(0, min(len(job.results), len(job.specs) - 1)), failed)
             job.status = "failed"
         self._settle(job)
         job.done.set()
@@ -214,8 +245,3 @@ class Jobs:
             over = [job.id for job in self._known.values() if job.done.is_set()]
             for job_id in over[: max(0, len(over) - KEPT_JOBS)]:
                 del self._known[job_id]
-
-
-def _status(results: Sequence[dict[str, Any]]) -> Status:
-    states = {item["status"] for item in results}
-    return "cancelled" if "cancelled" in states else "failed" if "failed" in states else "done"

@@ -13,12 +13,13 @@ import importlib
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from playground.core.events import Cancelled, Done, Event
+from playground.core.events import Cancelled, Done, Event, Failed
 from playground.run.child import Child
+from playground.run.experiment import Ending, Runs
 from playground.run.failures import from_exception
 from playground.run.passes import Stopped
 from playground.run.runner import Watch
@@ -45,6 +46,23 @@ def make(module: str, job: Mapping[str, Any], *, cancel: threading.Event) -> Gen
         yield from Watch(child, cancel, gauges=None).events()
     finally:
         child.end()
+
+
+class Making:
+    """`make` as a job of `run.jobs`: its events as those of part 0. The runner's worker ends first, for the device is needed whole."""
+
+    def __init__(self, module: str, job: Mapping[str, Any], runner: Runs, stop: threading.Event) -> None:
+        self.results: list[dict[str, Any]] = []
+        self.status: Ending = "done"
+        self._module, self._job, self._runner, self._stop = module, job, runner, stop
+
+    def __iter__(self) -> Iterator[tuple[int, Event]]:
+        self._runner.close()
+        for event in make(self._module, self._job, cancel=self._stop):
+            if isinstance(event, Failed | Cancelled):
+                self.status = "failed" if isinstance(event, Failed) else "cancelled"
+            if event is not None:
+                yield 0, event
 
 
 class Maker:
