@@ -4,6 +4,7 @@ from __future__ import annotations
 
 TITLE = "Inference Playground"
 TAGLINE = "Change how a language model runs. See what it costs, and why."
+COMPARE = "Compare"
 PROMPTS_INFO = "One prompt a line. ⏎ stands for a line break inside a prompt."
 MODEL_INFO = "Pick one, or type a hub id, a folder, a .gguf file or shape:NAME."
 IGNORE_EOS_INFO = "Go on after the model's end-of-text token, so that all variants generate the same number of tokens."
@@ -27,6 +28,7 @@ SPEED_UNKNOWN = "Speed is predicted once this machine has been measured: the fir
 NEXT_ROUND = "Waits for its next round."
 STEADIER = "use more repeats: the careful protocol takes 10, in two alternating rounds"
 DIFFERS_INFO = "Everything else is as in the baseline."
+RECORDINGS_INFO = "Real runs, replayed at their own pace: no model is loaded."
 EXPERIMENT_HINT = "Pick a ready-made experiment, or set up your own below."
 HISTORY_INFO = "Every run is kept on this machine. Opening one brings its settings and results back."
 ROW_INFO = "Each prompt is one row; the first eight stream, all others appear when they are complete."
