@@ -35,7 +35,7 @@ from playground.models.recording import read, recordings
 from playground.models.resolve import peek
 from playground.presets import ExperimentPreset, experiment, judged, offered
 from playground.results.table import claims_text, table
-from playground.run import adapt
+from playground.run import make_commands
 from playground.run.doctor import examine, in_words
 from playground.run.forecast import estimate_of, shortage
 from playground.run.progress import tell
@@ -62,8 +62,8 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m playground", description="Measure and compare inference optimisations of language models."
     )
     root.add_argument("--version", action="version", version=__version__)
-    commands = root.add_subparsers(required=True, metavar="run | adapt | models | techniques | doctor")
-    adapt.register(commands)
+    commands = root.add_subparsers(required=True, metavar="COMMAND")
+    make_commands.register(commands)
     _run_flags(commands.add_parser("run", help="run one or several variants and print their numbers"))
     models = commands.add_parser("models", help="list the models of the catalogue")
     models.add_argument("--json", metavar="OUT", help="write JSON to this file, - for stdout")

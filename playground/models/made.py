@@ -46,6 +46,24 @@ def made(kind: str = "") -> dict[str, dict[str, Any]]:
     return {name: facts for name, facts in found.items() if not kind or facts.get("kind") == kind}
 
 
+def made_here() -> dict[str, dict[str, Any]]:
+    """Name and provenance of what was made on this machine, the newest first."""
+    names = [folder.name for folder in made_folder().iterdir() if (folder / PROVENANCE).is_file() and not _hidden(folder)]
+    newest = sorted(names, key=lambda name: (made_folder() / name / PROVENANCE).stat().st_mtime, reverse=True)
+    known = made()
+    return {name: known[name] for name in newest if name in known}
+
+
+def forget(name: str) -> None:
+    """Delete what was made on this machine under that name (with or without made:); raises Problem("user") where there is nothing."""
+    folder = find_made(name)
+    if folder.parent != made_folder():
+        raise Problem("user", f"{PREFIX}{folder.name} comes with the product and cannot be deleted.")
+    gone = folder.with_name(f".{folder.name}.part-0")  # out of sight at once, whole
+    folder.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)
+
+
 def find_made(name: str) -> Path:
     """The folder of "made:NAME": from this machine, else from the product; raises Problem("user") with the nearest name."""
     plain = name.removeprefix(PREFIX)
@@ -69,6 +87,8 @@ def provenance(folder: Path) -> dict[str, Any]:
 
 def check_name(name: str) -> None:
     """Raises Problem("user") for a name that no folder should have, and for one that is taken."""
+    if not name:
+        raise Problem("user", "Give it a name: letters, digits, dots, dashes and underscores.")
     if not _NAME.fullmatch(name):
         raise Problem("user", f"The name {name!r} cannot be used: take letters, digits, dots, dashes and underscores, 64 at most.")
     if (made_folder() / name).exists():

@@ -17,16 +17,19 @@ from pathlib import Path
 from typing import Any
 
 from playground.core.events import Progress
+from playground.core.knobs import Range
 from playground.core.machine import Machine
 from playground.core.making import Made
+from playground.core.places import ASSETS
 from playground.core.problem import Problem
-from playground.core.spec import DEFAULT_MODEL
+from playground.core.spec import DEFAULT_MODEL, RunSpec
 from playground.measure.agreement import common_prefix
 from playground.measure.evaluation import evaluation_text
 from playground.measure.machine import probe, provenance
 from playground.models.made import PREFIX, check_name, check_room, making
 from playground.models.resolve import resolve
 from playground.models.tokenizer import Tokenizer, load_tokenizer
+from playground.run.recipes import Recipe, Table
 from playground.run.training import (
     ROWS,
     SCORED_TOKENS,
@@ -178,7 +181,7 @@ def _asked(job: AdapterJob, material: Material) -> dict[str, Any]:
         "scored": f"windows of {SCORED_WINDOW} tokens without overlap, at most {SCORED_TOKENS} tokens of a text",
     }
     fields = {name: getattr(job, name) for name in ("steps", "rank", "learning_rate", "held_out", "seed")}
-    return {"kind": "adapter", "text": text, "tokens_a_step": WINDOW * ROWS, **fields}
+    return {"kind": "adapter", "name": job.name, "text": text, "tokens_a_step": WINDOW * ROWS, **fields}
 
 
 def _told(machine: Machine) -> dict[str, Any]:
@@ -195,3 +198,40 @@ def _save(model: Any, config: Any, folder: Path) -> None:
     (folder / "adapter_model.safetensors").write_bytes(save(tensors, {"format": "pt"}))
     config.inference_mode = True
     config.save_pretrained(str(folder))
+
+
+def _table(facts: Mapping[str, Any]) -> Table:
+    """Perplexity of each text before and after."""
+    titles = {"held-out": "your text, held out", "english": "other English text", "chinese": "other Chinese text"}
+    found = facts["perplexity"].items()
+    rows = tuple((f"Perplexity of {titles.get(name, name)}", "", (values["before"], values["after"])) for name, values in found)
+    return Table(("before", "after"), rows)
+
+
+def _compared(facts: Mapping[str, Any]) -> list[RunSpec]:
+    """The base, and the base with the adapter, which starts like the text."""
+    base = RunSpec(model=facts["base"]["model"])
+    return [base, base.replace(knobs={"adapter": f"{PREFIX}{facts['name']}"})]
+
+
+RECIPE = Recipe(
+    name="adapt",
+    kind="adapter",
+    title="An adapter (LoRA)",
+    about="train a LoRA adapter on a text, to be used as --set adapter=made:NAME",
+    order=10,
+    module=MODULE,
+    job=AdapterJob,
+    knobs=(
+        Range("steps", "Steps", 1, 100_000, 1, AdapterJob.steps, f"Steps of {WINDOW * ROWS} tokens each."),
+        Range("rank", "Rank", 1, 512, 1, AdapterJob.rank, "Of the two matrices that each layer gets: more can learn more."),
+        Range("learning_rate", "Learning rate", 1e-6, 1.0, 1e-4, AdapterJob.learning_rate, "At its highest."),
+        Range("held_out", "Held out", 0.01, 0.5, 0.01, AdapterJob.held_out, "Share of the text, from its end, to be tested on."),
+        Range("seed", "Seed", 0, 2**31, 1, AdapterJob.seed, "Of the first numbers and of the order of the text."),
+    ),
+    model_label="the base",
+    text=ASSETS / "training" / "logbook.txt",
+    use="Use it with --set adapter={name}",
+    table=_table,
+    compared=_compared,
+)

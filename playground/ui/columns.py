@@ -57,7 +57,7 @@ def _progress(variant: VariantView, waiting: str, current: bool) -> str:
         line = _phase_line(variant) if current else NEXT_ROUND
     share, words = "", ""
     if variant.progress is not None:
-        share, words = _bar(variant.progress, variant.progress_began)
+        share, words = bar(variant.progress, variant.progress_began)
         line = words
     return f'<p class="phase">{escape(line)}</p><div class="bar" {share}></div>'
 
@@ -68,7 +68,7 @@ def _phase_line(variant: VariantView) -> str:
     return " · ".join(part for part in (phase, detail) if part) or "Starting"
 
 
-def _bar(progress: Progress, began: Progress | None) -> tuple[str, str]:
+def bar(progress: Progress, began: Progress | None) -> tuple[str, str]:
     """Attributes of the bar, and "Fetching weights: 12 of 100 MB, 5 MB/s, 18 s left"."""
     unit = "B" if progress.unit in ("B", "bytes") else progress.unit
     words = f"{progress.name[:1].upper()}{progress.name[1:]}: {shown(progress.done, unit)}"

@@ -35,12 +35,15 @@ def build_page(jobs: Jobs, store: Store, machine: Machine | None = None) -> gr.B
     app = App(jobs, store, World(techniques(), engines(), machine or probe(), facts.config), facts)
     with gr.Blocks(title=strings.TITLE, analytics_enabled=False, fill_width=True) as blocks:
         _header(app)
+        outside: list[gr.components.Component] = []
         with gr.Tabs(selected=compare.NAME, elem_id="tabs") as shown:
             with gr.Tab(strings.COMPARE, id=compare.NAME, elem_id=f"tab-{compare.NAME}"):
                 opener = compare.build_compare(app, blocks, shown)
             for tab in tabs():
                 with gr.Tab(tab.title, id=tab.name, elem_id=f"tab-{tab.name}") as place:
-                    tab.build(app, blocks, place, opener)
+                    outside += tab.build(app, blocks, place, opener)
+        for component in outside:
+            component.render()
         add_api(app)
     return blocks
 

@@ -90,7 +90,7 @@ class Series:
         buckets = [bucket for bucket in (*self.full, self.open) if bucket.count]
         points: list[tuple[float, float | None]] = []
         length = 0
-        for bucket, following in zip(buckets, [*buckets[1:], None], strict=True):
+        for bucket, following in zip(buckets, [*buckets[1:], None], strict=False):
             if bucket.after_pause and length > 1 and following is not None and not following.after_pause:
                 points.append((bucket.x, None))
                 length = 0

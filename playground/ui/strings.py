@@ -91,3 +91,21 @@ ENDINGS = {
     "gone": GONE,
 }
 BASELINE_INFO = "All others are compared with this one."
+
+MAKE_INTRO = (
+    "Make something small here and see what it changes: it gets a name, runs like anything else, and says how it was made. Choose what to "
+    "make and a text to learn from, press Make, and compare the result with what it came from."
+)
+MAKE_NAME_INFO = "Letters, digits, dots, dashes and underscores. It is used as made:NAME."
+MAKE_TEXT_INFO = "Some pages of plain text. The end of it is held out, to test on."
+MAKE_READY = "Ready. Nothing is trained until you press Make."
+MADE_INFO = "Everything that was made on this machine, the newest first."
+NOTHING_MADE = "Nothing has been made on this machine yet."
+OWN_TEXT_MISSING = "Paste a text of your own, or choose ours."
+
+MAKING_PHASES = {"load": "Loading", "quality": "Measuring", "train": "Training", "save": "Writing"}
+MAKING_ENDINGS = {
+    "done": "Made.",
+    "cancelled": "Stopped. Nothing was kept.",
+    "gone": "This job is no longer known: the server was restarted.",
+}

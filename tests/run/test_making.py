@@ -229,10 +229,10 @@ def test_the_command_tells_wrong_usage_from_a_training_that_failed(home: Path, t
 
 @pytest.mark.slow
 def test_the_default_model_learns_from_a_few_steps_of_the_products_text(home: Path) -> None:
-    from playground.run.adapt import TEXT as LOGBOOK
+    from playground.run.train_adapter import RECIPE
 
     events: list[Event] = []
-    job = AdapterJob("few", LOGBOOK.read_text(encoding="utf-8"), steps=8, learning_rate=2e-3, device="cpu")
+    job = AdapterJob("few", RECIPE.text.read_text(encoding="utf-8"), steps=8, learning_rate=2e-3, device="cpu")
     train_adapter.make(job.to_dict(), events.append, lambda: None)
     before, after = (event.values for event in events if isinstance(event, Score))
     assert after["held-out"] < 0.8 * before["held-out"]
