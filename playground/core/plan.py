@@ -131,6 +131,8 @@ def describe(name: str, value: KnobValue, techniques: Techniques) -> str:
     first = next((other for other, (_, one) in index.items() if isinstance(one, Choice) and value in one.options), None)
     if first == name and value not in ("off", "none", "auto", "dynamic", "static"):
         return str(value)
+    if value == "":
+        return f"no {knob.label}"
     shown = {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
     return f"{knob.label} {shown}"
 

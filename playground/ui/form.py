@@ -251,7 +251,7 @@ def _described(name: str, value: Any, techniques: Techniques) -> str:
 
 
 def _plain(value: Any) -> str:
-    return {True: "on", False: "off"}.get(value, str(value)) if isinstance(value, bool) else str(value)
+    return {True: "on", False: "off"}.get(value, str(value)) if isinstance(value, bool) else str(value) or "none"
 
 
 def _whole(what: str, value: Any) -> int:

@@ -98,14 +98,19 @@ def choose_engine(page: Page, title: str) -> None:
     page.locator("#engine").get_by_text(title, exact=True).click()
 
 
-def choose_model(page: Page, name: str) -> None:
-    """Type a model's name and wait until the form has taken it."""
-    box = page.locator("#model input")
+def open_tab(page: Page, title: str) -> None:
+    """Go to a tab of the page."""
+    page.get_by_role("tab", name=title, exact=True).click()
+
+
+def choose_model(page: Page, name: str, elem_id: str = "model", title: str = "") -> None:
+    """Type a model's name and wait until the form has taken it; it shows the `title` of one of the catalogue."""
+    box = page.locator(f"#{elem_id} input")
     box.click()
     box.fill(name)
     box.press("Enter")
     box.blur()
-    expect(box).to_have_value(name)
+    expect(box).to_have_value(title or name)
 
 
 def differ(page: Page, column: int, label: str, option: str) -> None:
