@@ -187,6 +187,7 @@ def test_a_page_asks_the_same_few_questions_however_long_it_is(three: Any) -> No
 
 def test_experiments_of_an_older_file_are_found_by_the_same_filters(three: Any, path: Path) -> None:
     store, _ = three
+    store.create("odd", [RunSpec(label="lost")])
     before = store.earlier.page()
     store.close()
     with sqlite3.connect(path) as raw:

@@ -21,7 +21,7 @@ KEYS = {
 
 def events(token_ids=(1, 2, 3)):
     return [
-        Loaded(0, 1.0, {"source": "a folder"}, {"host": "here", "started_at": "2025-01-01T00:00:00+00:00"}),
+        Loaded(0, 1.0, {"source": "a folder", "device": "cpu"}, {"host": "here", "started_at": "2025-01-01T00:00:00+00:00"}),
         Evidence(0, "precision", True, "all weights are bfloat16"),
         BatchStart(0, "timed", 0, (0,), (4,)),
         *(Tick((10 + 5 * step) * MS, ((token,),)) for step, token in enumerate(token_ids)),
