@@ -11,34 +11,23 @@ for good what was marked for more than a day. A page of the history costs the sa
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, timedelta
-from typing import Any, TypedDict
+from sqlite3 import Connection
+from typing import Any
 
 from playground.core.plan import ordered
 from playground.core.problem import Problem, did_you_mean
 from playground.core.spec import RunSpec
 from playground.results.database import Database
+from playground.results.listing import STATUSES, SUMMARY, Line, Page, facets, lines
 from playground.results.owner import alive
 from playground.techniques import techniques
 
-HEADLINES = (
-    "ttft_s",
-    "itl_s",
-    "output_tokens_per_s",
-    "weights_bytes",
-    "kv_cache_bytes",
-    "peak_allocated_bytes",
-    "peak_rss_bytes",
-    "kld_mean",
-)
-STATUSES = ("interrupted", "failed", "cancelled", "running", "waiting", "done")  # the first that a run has is the experiment's
 KEPT_AFTER_DELETE = timedelta(days=1)
 LONGEST = {"label": 80, "note": 10_000}  # characters
-_SUMMARY = f"MIN(CASE status {' '.join(f'WHEN {name!r} THEN {rank}' for rank, name in enumerate(STATUSES))} END)"
-_WITH = {"model": "runs WHERE model = ?", "device": "runs WHERE device = ?", "status": f"runs GROUP BY experiment HAVING {_SUMMARY} = ?"}
+_WITH = {"model": "runs WHERE model = ?", "device": "runs WHERE device = ?", "status": f"runs GROUP BY experiment HAVING {SUMMARY} = ?"}
 
 
 @dataclass(frozen=True)
@@ -65,54 +54,6 @@ class Filters:
                 raise Problem("user", f"{name} must be a day such as 2026-11-27, got {getattr(self, name)!r}.") from None
 
 
-class Figure(TypedDict):
-    """A metric with its 95 % interval; `kind`: measured, estimated, recorded or not_available."""
-
-    value: float | None
-    low: float | None
-    high: float | None
-    kind: str
-
-
-class RunLine(TypedDict):
-    """One variant: `metrics` are its headlines by name."""
-
-    index: int
-    label: str
-    model: str
-    status: str
-    fingerprint: str
-    device: str
-    metrics: dict[str, Figure]
-
-
-class Line(TypedDict):
-    """One experiment. `created_at`: ISO, UTC; `model`: the baseline's; `status`: all in one; `techniques`: names, in the sense of `used`."""
-
-    id: str
-    title: str
-    source: str
-    created_at: str
-    label: str
-    note: str
-    pinned: bool
-    model: str
-    status: str
-    statuses: list[str]
-    techniques: list[str]
-    devices: list[str]
-    runs: list[RunLine]
-
-
-class Page(TypedDict):
-    """`experiments`: pinned ones first, then the newest; `total`: how many the filters leave; `facets`: for model, technique, device and
-    status what exists in the whole history, with the number of experiments."""
-
-    total: int
-    experiments: list[Line]
-    facets: dict[str, dict[str, int]]
-
-
 def used(specs: Sequence[RunSpec]) -> list[str]:
     """Names of the techniques of which a setting differs from its default in at least one of the specs, in their order."""
     return [technique.name for technique in ordered(techniques()) if any(technique.active(spec.knobs) for spec in specs)]
@@ -131,17 +72,17 @@ class History:
         self._database = database
 
     def page(self, filters: Filters = Filters(), limit: int = 50, offset: int = 0) -> Page:
-        """The experiments that the filters leave, and what can be filtered by."""
+        """The experiments that the filters leave, at most MOST_LINES of them, and what can be filtered by."""
         where, values = _condition(filters)
         with self._database.reading() as connection:
             connection.create_function("holds", 2, _holds, deterministic=True)
             total = connection.execute(f"SELECT COUNT(*) FROM experiments WHERE {where}", values).fetchone()[0]
-            return {"total": total, "experiments": _lines(connection, where, values, limit, offset), "facets": _facets(connection)}
+            return {"total": total, "experiments": lines(connection, where, values, limit, offset), "facets": facets(connection)}
 
     def lines(self, limit: int = 50, offset: int = 0) -> list[Line]:
         """The experiments of a page alone."""
         with self._database.reading() as connection:
-            return _lines(connection, *_condition(Filters()), limit, offset)
+            return lines(connection, *_condition(Filters()), limit, offset)
 
     def describe(self, experiment: str, *, label: str | None = None, note: str | None = None) -> None:
         """Give an experiment a short label, a note, or both; "" takes one away, None leaves it as it is."""
@@ -216,7 +157,7 @@ def _condition(filters: Filters) -> tuple[str, list[str | int]]:
         values.append(filters.technique)
     if filters.since:
         parts.append("created_at >= ?")
-        values.append(filters.since)
+        values.append(date.fromisoformat(filters.since).isoformat())
     if filters.until:
         parts.append("created_at < ?")
         values.append((date.fromisoformat(filters.until) + timedelta(days=1)).isoformat())
@@ -227,60 +168,7 @@ def _condition(filters: Filters) -> tuple[str, list[str | int]]:
     return " AND ".join(parts), values
 
 
-def _lines(connection: sqlite3.Connection, where: str, values: Sequence[str | int], limit: int, offset: int) -> list[Line]:
-    columns = "id, title, source, created_at, label, note, pinned, techniques"
-    heads = connection.execute(
-        f"SELECT {columns} FROM experiments WHERE {where} ORDER BY pinned DESC, number DESC LIMIT ? OFFSET ?", (*values, limit, offset)
-    ).fetchall()
-    ids = [head["id"] for head in heads]
-    runs: dict[str, list[RunLine]] = {name: [] for name in ids}
-    found: dict[tuple[str, int], dict[str, Figure]] = {}
-    for row in connection.execute(
-        f"SELECT * FROM metrics WHERE name IN ({_marks(HEADLINES)}) AND experiment IN ({_marks(ids)})", (*HEADLINES, *ids)
-    ):
-        figure = Figure(value=row["value"], low=row["low"], high=row["high"], kind=row["kind"])
-        found.setdefault((row["experiment"], row["position"]), {})[row["name"]] = figure
-    for row in connection.execute(
-        "SELECT experiment, position, label, model, status, fingerprint, device FROM runs"
-        f" WHERE experiment IN ({_marks(ids)}) ORDER BY experiment, position",
-        ids,
-    ):
-        facts = {name: row[name] for name in ("label", "model", "status", "fingerprint", "device")}
-        figures = found.get((row["experiment"], row["position"]), {})
-        runs[row["experiment"]].append(RunLine(index=row["position"], metrics=figures, **facts))  # type: ignore[typeddict-item]
-    return [_line(head, runs[head["id"]]) for head in heads]
-
-
-def _line(head: sqlite3.Row, runs: list[RunLine]) -> Line:
-    facts = {**dict(head), "pinned": bool(head["pinned"]), "techniques": json.loads(head["techniques"] or "[]")}
-    statuses = [run["status"] for run in runs]
-    return Line(
-        **facts,
-        model=runs[0]["model"] if runs else "",
-        status=min(statuses, key=STATUSES.index, default=""),
-        statuses=statuses,
-        devices=list(dict.fromkeys(run["device"] for run in runs)),
-        runs=runs,
-    )
-
-
-def _facets(connection: sqlite3.Connection) -> dict[str, dict[str, int]]:
-    live = "JOIN experiments ON id = experiment AND deleted_at IS NULL"
-    queries = {
-        "model": f"SELECT model, COUNT(DISTINCT experiment) AS n FROM runs {live} GROUP BY model",
-        "technique": "SELECT value, COUNT(*) AS n FROM experiments, json_each(techniques) WHERE deleted_at IS NULL GROUP BY value",
-        "device": f"SELECT device, COUNT(DISTINCT experiment) AS n FROM runs {live} GROUP BY device",
-        "status": f"SELECT summary, COUNT(*) AS n FROM (SELECT {_SUMMARY} AS summary FROM runs {live} GROUP BY experiment) GROUP BY summary",
-    }
-    counts = {name: dict(map(tuple, connection.execute(f"{query} ORDER BY n DESC, 1"))) for name, query in queries.items()}
-    return {**counts, "status": {STATUSES[rank]: number for rank, number in counts["status"].items()}}
-
-
-def _marks(values: Sequence[str]) -> str:
-    return ", ".join("?" * len(values))
-
-
-def _read(connection: sqlite3.Connection, experiment: str) -> str:
+def _read(connection: Connection, experiment: str) -> str:
     """The techniques of an experiment from its specs; none where another version wrote them."""
     rows = connection.execute("SELECT spec FROM runs WHERE experiment = ?", (experiment,)).fetchall()
     try:

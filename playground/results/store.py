@@ -26,7 +26,8 @@ from playground.core.places import home
 from playground.core.problem import Problem
 from playground.core.spec import RunSpec
 from playground.results.database import Database
-from playground.results.history import History, Line, ran_on, used
+from playground.results.history import History, ran_on, used
+from playground.results.listing import Line
 from playground.results.owner import alive, owner
 from playground.results.result import result as derive_result
 
