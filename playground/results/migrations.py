@@ -36,4 +36,26 @@ def ceilings(connection: sqlite3.Connection) -> None:
     connection.execute("CREATE TABLE ceilings (key TEXT PRIMARY KEY, event TEXT NOT NULL)")
 
 
-MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [first_schema, ceilings]
+def notes_and_filters(connection: sqlite3.Connection) -> None:
+    """What a person adds to an experiment, the mark of deleted ones, and what they are found by: days, models, statuses, the names of
+    techniques (a JSON list; NULL until `results.history` has looked them up) and the processor or GPU of each run."""
+    facts = "CASE WHEN json_valid(result) THEN result ELSE '{}' END"
+    asked = "COALESCE(json_extract(CASE WHEN json_valid(spec) THEN spec ELSE '{}' END, '$.device'), 'auto')"
+    for statement in (
+        "ALTER TABLE experiments ADD COLUMN label TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE experiments ADD COLUMN note TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE experiments ADD COLUMN pinned INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE experiments ADD COLUMN deleted_at TEXT",
+        "ALTER TABLE experiments ADD COLUMN techniques TEXT",
+        "ALTER TABLE runs ADD COLUMN device TEXT NOT NULL DEFAULT ''",
+        f"UPDATE runs SET device = COALESCE(CASE WHEN {asked} <> 'cpu' THEN NULLIF(json_extract({facts}, '$.provenance.gpu'), '') END,"
+        f" NULLIF(json_extract({facts}, '$.provenance.cpu'), ''), {asked})",
+        "CREATE INDEX experiments_by_day ON experiments (created_at)",
+        "CREATE INDEX runs_by_model ON runs (model, experiment)",
+        "CREATE INDEX runs_by_device ON runs (device, experiment)",
+        "CREATE INDEX runs_by_experiment ON runs (experiment, status)",
+    ):
+        connection.execute(statement)
+
+
+MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [first_schema, ceilings, notes_and_filters]

@@ -73,4 +73,5 @@ def _provenance(trace: Trace) -> dict[str, Any]:
     """Where the run was made and where its model came from; empty for a run that never got so far."""
     if trace.loaded is None:
         return {}
-    return {**trace.loaded.provenance, "model_source": trace.loaded.model.get("source", "")}
+    model = trace.loaded.model
+    return {**trace.loaded.provenance, "device": model.get("device", ""), "model_source": model.get("source", "")}

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import secrets
 import sqlite3
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -22,25 +21,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from playground.core.events import Ceilings, Event, from_json, to_json
 from playground.core.places import home
 from playground.core.problem import Problem
 from playground.core.spec import RunSpec
 from playground.results.database import Database
+from playground.results.history import History, ran_on, used
+from playground.results.listing import Line
+from playground.results.owner import alive, owner
 from playground.results.result import result as derive_result
 
-HEADLINES = (
-    "ttft_s",
-    "itl_s",
-    "output_tokens_per_s",
-    "weights_bytes",
-    "kv_cache_bytes",
-    "peak_allocated_bytes",
-    "peak_rss_bytes",
-    "kld_mean",
-)
 _ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
 _MINE = "experiment = ? AND position = ?"
 
@@ -71,6 +61,9 @@ class StoredExperiment:
     created_at: str
     runs: list[StoredRun]
     source: str = ""
+    label: str = ""
+    note: str = ""
+    pinned: bool = False
 
 
 def open_store(path: Path | None = None) -> Store:
@@ -88,6 +81,7 @@ def open_store(path: Path | None = None) -> Store:
         return store
     try:
         store.mark_interrupted()
+        store.earlier.tidy()
     except Problem as problem:
         store.warning = " ".join(filter(None, (store.warning, problem.message)))
     return store
@@ -95,11 +89,12 @@ def open_store(path: Path | None = None) -> Store:
 
 class Store:
     """The file of results at `path`, made if it is missing; Path(":memory:") for none. `warning`: what a person should know about the
-    opening, such as a damaged file that was moved aside; "" for nothing."""
+    opening, such as a damaged file that was moved aside; "" for nothing. `earlier`: to find, describe and delete its experiments."""
 
     def __init__(self, path: Path) -> None:
         self._database = Database(path)
         self.warning = self._database.warning
+        self.earlier = History(self._database)
 
     def close(self) -> None:
         """Close the file."""
@@ -109,16 +104,20 @@ class Store:
         """A new experiment with one waiting run a spec; returns its id, eight letters and digits. `source`: preset, page or CLI."""
         experiment = "".join(secrets.choice(_ALPHABET) for _ in range(8))
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        rows = [(experiment, index, _json(spec.to_dict()), spec.fingerprint(), spec.label, spec.model) for index, spec in enumerate(specs)]
         mine = owner()
+        rows = [
+            (experiment, index, _json(spec.to_dict()), spec.fingerprint(), spec.label, spec.model, *mine, spec.device)
+            for index, spec in enumerate(specs)
+        ]
         with self._database.writing() as connection:
             connection.execute(
-                "INSERT INTO experiments (id, title, source, created_at) VALUES (?, ?, ?, ?)", (experiment, title, source, now)
+                "INSERT INTO experiments (id, title, source, created_at, techniques) VALUES (?, ?, ?, ?, ?)",
+                (experiment, title, source, now, json.dumps(used(specs))),
             )
             connection.executemany(
-                "INSERT INTO runs (experiment, position, spec, fingerprint, label, model, status, owner_pid, owner_started)"
-                " VALUES (?, ?, ?, ?, ?, ?, 'waiting', ?, ?)",
-                [(*row, *mine) for row in rows],
+                "INSERT INTO runs (experiment, position, spec, fingerprint, label, model, status, owner_pid, owner_started, device)"
+                " VALUES (?, ?, ?, ?, ?, ?, 'waiting', ?, ?, ?)",
+                rows,
             )
         return experiment
 
@@ -151,24 +150,19 @@ class Store:
             _finish(connection, experiment, index, result)
 
     def load(self, experiment: str) -> StoredExperiment:
-        """One experiment; raises Problem("user") for an unknown id."""
+        """One experiment; raises Problem("user") for an unknown id and for one that was deleted."""
         with self._database.reading() as connection:
-            head = connection.execute("SELECT id, title, source, created_at FROM experiments WHERE id = ?", (experiment,)).fetchone()
-            rows = connection.execute(
-                "SELECT position, spec, status, result FROM runs WHERE experiment = ? ORDER BY position", (experiment,)
-            ).fetchall()
+            head = connection.execute(
+                "SELECT id, title, created_at, source, label, note, pinned FROM experiments WHERE id = ? AND deleted_at IS NULL",
+                (experiment,),
+            ).fetchone()
         if head is None:
             raise Problem("user", f"There is no stored experiment {experiment!r}.")
-        return StoredExperiment(head["id"], head["title"], head["created_at"], [self._run(experiment, row) for row in rows], head["source"])
+        return StoredExperiment(**{**dict(head), "pinned": bool(head["pinned"])}, runs=self._runs(experiment))
 
-    def history(self, limit: int = 50, offset: int = 0) -> list[dict[str, Any]]:
-        """Experiments, newest first, as plain JSON values: id, title, source, created_at, model, statuses, and runs with index, label,
-        model, status, fingerprint and headline metrics (value, low, high, kind). Reads no events."""
-        with self._database.reading() as connection:
-            heads = connection.execute(
-                "SELECT id, title, source, created_at FROM experiments ORDER BY number DESC LIMIT ? OFFSET ?", (limit, offset)
-            ).fetchall()
-            return [_head(connection, head) for head in heads]
+    def history(self, limit: int = 50, offset: int = 0) -> list[Line]:
+        """Experiments, pinned ones first, then the newest, as plain JSON values; `earlier.page` filters them."""
+        return self.earlier.lines(limit, offset)
 
     def mark_interrupted(self, over: Collection[str] = ()) -> int:
         """Runs left waiting or running by a vanished process, or in an experiment of `over`, on which nothing works any more, become
@@ -195,15 +189,9 @@ class Store:
         with self._database.writing() as connection:
             connection.execute("DELETE FROM ceilings")
 
-    def delete(self, experiment: str) -> None:
-        """Forget an experiment with everything in it; raises Problem("user") for an unknown id."""
-        with self._database.writing() as connection:
-            if not connection.execute("DELETE FROM experiments WHERE id = ?", (experiment,)).rowcount:
-                raise Problem("user", f"There is no stored experiment {experiment!r}.")
-
     def _interrupt(self, experiment: str, index: int) -> None:
         try:
-            runs = self.load(experiment).runs
+            runs = self._runs(experiment)
             baseline = (runs[0].spec, runs[0].events) if index else None
             document = derive_result(runs[index].spec, runs[index].events, baseline)
         except Problem:  # written by another version: no result, but the run must not look alive for ever
@@ -211,6 +199,13 @@ class Store:
                 connection.execute(f"UPDATE runs SET status = 'interrupted' WHERE {_MINE}", (experiment, index))
         else:
             self.finish(experiment, index, {**document, "status": "interrupted"})
+
+    def _runs(self, experiment: str) -> list[StoredRun]:
+        with self._database.reading() as connection:
+            rows = connection.execute(
+                "SELECT position, spec, status, result FROM runs WHERE experiment = ? ORDER BY position", (experiment,)
+            ).fetchall()
+        return [self._run(experiment, row) for row in rows]
 
     def _run(self, experiment: str, row: sqlite3.Row) -> StoredRun:
         index = row["position"]
@@ -230,11 +225,13 @@ class Store:
 
 
 def _finish(connection: sqlite3.Connection, experiment: str, index: int, result: Mapping[str, Any]) -> None:
-    changed = connection.execute(
-        f"UPDATE runs SET status = ?, result = ? WHERE {_MINE}",
-        (result["status"], _json(result), experiment, index),
+    found = connection.execute(f"SELECT spec FROM runs WHERE {_MINE}", (experiment, index)).fetchone()
+    _require(found, experiment, index)
+    device = ran_on(json.loads(found["spec"])["device"], result.get("provenance") or {})
+    connection.execute(
+        f"UPDATE runs SET status = ?, result = ?, device = ? WHERE {_MINE}",
+        (result["status"], _json(result), device, experiment, index),
     )
-    _require(changed.rowcount, experiment, index)
     connection.execute(f"DELETE FROM metrics WHERE {_MINE}", (experiment, index))
     rows = []
     for name, value in result.get("metrics", {}).items():
@@ -250,36 +247,3 @@ def _json(data: Mapping[str, Any]) -> str:
 def _require(found: object, experiment: str, index: int) -> None:
     if not found:
         raise Problem("user", f"There is no stored run {index} of an experiment {experiment!r}; it may have been deleted.")
-
-
-def _head(connection: sqlite3.Connection, head: sqlite3.Row) -> dict[str, Any]:
-    """One line of the history."""
-    runs = [
-        {"index": row["position"], "label": row["label"], "model": row["model"], "status": row["status"], "fingerprint": row["fingerprint"]}
-        for row in connection.execute("SELECT * FROM runs WHERE experiment = ? ORDER BY position", (head["id"],))
-    ]
-    marks = ", ".join("?" * len(HEADLINES))
-    found: dict[int, dict[str, Any]] = {}
-    for row in connection.execute(f"SELECT * FROM metrics WHERE experiment = ? AND name IN ({marks})", (head["id"], *HEADLINES)):
-        found.setdefault(row["position"], {})[row["name"]] = {key: row[key] for key in ("value", "low", "high", "kind")}
-    return {
-        **dict(head),
-        "model": runs[0]["model"] if runs else "",
-        "statuses": [run["status"] for run in runs],
-        "runs": [{**run, "metrics": found.get(run["index"], {})} for run in runs],
-    }
-
-
-def owner() -> tuple[int, float]:
-    """This process, told apart from a later one with the same number by its start time."""
-    return os.getpid(), psutil.Process().create_time()
-
-
-def alive(pid: int, started: float) -> bool:
-    """Whether the process of that number and start time (seconds since 1970) still runs."""
-    try:
-        return bool(abs(psutil.Process(pid).create_time() - started) < 2.0)
-    except psutil.AccessDenied:
-        return True
-    except psutil.Error:
-        return False

@@ -27,8 +27,8 @@ from playground.core.places import home
 from playground.core.problem import Problem
 from playground.core.spec import RunSpec
 from playground.engines import engine_class
+from playground.results.owner import alive, owner
 from playground.results.result import result
-from playground.results.store import alive, owner
 from playground.run.keeper import Keeper, Keeps
 
 Ending = Literal["done", "failed", "cancelled"]

@@ -1,6 +1,6 @@
 """The stable names for `gradio_client` and MCP: `/run`, `/estimate`, `/history`. They use the same jobs and store as the page.
 
-Example::
+Docstrings and types are what clients and agents read of them: Gradio takes the text up to "Args:", and of each argument one line. Example::
 
     client = Client("http://localhost:7860")
     client.predict({"model": "shape:tiny", "knobs": {"precision": "fp32"}}, api_name="/run")["metrics"]["itl_s"]
@@ -9,7 +9,9 @@ Example::
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypedDict, get_type_hints
 
 import gradio as gr
 
@@ -17,58 +19,144 @@ from playground.core.plan import complete
 from playground.core.problem import Problem
 from playground.core.spec import RunSpec
 from playground.presets import judged, specs_from
+from playground.results.history import Filters
+from playground.results.listing import STATUSES, Line
 from playground.run.forecast import estimate_of
+from playground.ui.api_types import experiment_type, knobs_in_words, one_of, spec_type, technique_type
 from playground.ui.form import labels
 from playground.ui.handlers import App, check, title_of
 
 POLL_S = 0.1
 SEVERAL = ("variants", "baseline", "variant")
+KNOBS = "KNOBS"  # in a docstring: the place of every knob with its default
+
+
+class Sizes(TypedDict):
+    """Estimated memory in bytes; `note`: what the estimate leaves out, or ""."""
+
+    weights_bytes: int
+    kv_cache_bytes: int
+    activation_bytes: int
+    total_bytes: int
+    note: str
 
 
 def add_api(app: App) -> None:
     """Register the three endpoints in the Blocks that is being built."""
+    world = app.world
+    _offer(_run(app), "api", 16, experiment=experiment_type(world))
+    _offer(_estimate(app), "form", 8, spec=spec_type(world))
+    _offer(_history(app), "form", 8, technique=technique_type(world.techniques), status=one_of("", *STATUSES))
 
-    async def run(experiment: dict) -> dict:  # type: ignore[type-arg]
-        """Run one variant (a spec), or several ({"variants": [spec, ...]}, the first is the baseline), and wait for the results.
 
-        One spec gives one result; several give {"results": [result, ...], "claims": [...]}: what the presets claim of these changes.
+def _offer(fn: Callable[..., Any], group: str, limit: int, **types: Any) -> None:
+    """One endpoint under its function's name. `types`: of parameters, where only the registries know them."""
+    fn.__annotations__ = {**get_type_hints(fn), **types}  # real types: Gradio does not read the text of a return annotation
+    gr.api(fn, api_name=fn.__name__, concurrency_id=group, concurrency_limit=limit)
+
+
+def _run(app: App) -> Callable[..., Any]:
+    async def run(experiment: dict[str, Any]) -> dict[str, Any]:
+        """Load a language model on this machine, generate text with it, and measure latency, memory, throughput, energy and quality.
+
+        An experiment is one variant, or a baseline and up to three further variants, which are compared with it. It runs after those before
+        it and may take minutes. One variant: {"model": "shape:tiny", "knobs": {"precision": "fp32"}, "workload": {"prompts": ["Hello"]}}.
+        Several: {"baseline": {...as above...}, "variant": [{"precision": "bf16"}, {"kv_cache": "off"}]}, where each entry of "variant" has
+        only what differs (knobs, model, engine, device, label); or {"variants": [{...}, {...}]} with whole variants, the first being the
+        baseline. Models: smollm2-135m-instruct (default), a hub id, a local folder, a .gguf file, or shape:NAME, an architecture with
+        random weights. What a machine or engine cannot do is refused with the reason before anything starts. Knobs and defaults: KNOBS.
+
+        Args:
+            experiment: One variant, or "baseline" with "variant", or "variants". Whatever is left out has its default.
+
+        Returns:
+            For one variant its result: status, error, evidence that each setting took effect, metrics with intervals, outputs, verdict;
+            for several {"results": [result, ...], "claims": [what is said of these changes, and whether the run supports it, ...]}.
         """
-        specs = _specs(app, experiment)
-        job = app.jobs.submit(title_of(specs), specs)
+        with _spoken():
+            specs = _specs(app, experiment)
+            job = app.jobs.submit(title_of(specs), specs)
         while not job.done.is_set():
             await asyncio.sleep(POLL_S)
         several = any(name in experiment for name in SEVERAL)
         return {"results": job.results, "claims": judged(job.results)} if several else dict(job.results[0])
 
-    def estimate(spec: dict) -> dict:  # type: ignore[type-arg]
-        """Estimated memory of a spec before loading, in bytes: weights, KV cache, activations, total."""
-        one = _specs(app, spec)[0]
-        found = estimate_of(one, app.facts.of(one.model), app.world.techniques, app.world.machine)
-        if found is None:
-            raise gr.Error(f"The size of {one.model} is not known before it has been fetched.", print_exception=False)
-        return {
-            "weights_bytes": found.weights_bytes,
-            "kv_cache_bytes": found.kv_cache_bytes,
-            "activation_bytes": found.activation_bytes,
-            "total_bytes": found.total_bytes,
-            "note": found.note,
-        }
+    run.__doc__ = (run.__doc__ or "").replace(KNOBS, knobs_in_words(app.world.techniques))
+    return run
 
-    def history(limit: int = 50) -> list:  # type: ignore[type-arg]
-        """The newest runs with their headline metrics."""
-        return app.store.history(limit)
 
-    gr.api(run, api_name="run", concurrency_id="api", concurrency_limit=16)
-    gr.api(estimate, api_name="estimate", concurrency_id="form", concurrency_limit=8)
-    gr.api(history, api_name="history", concurrency_id="form", concurrency_limit=8)
+def _estimate(app: App) -> Callable[..., Any]:
+    def estimate(spec: dict[str, Any]) -> Sizes:
+        """Estimate the memory that one variant of an experiment needs, before anything is loaded.
+
+        Args:
+            spec: The variant, as `run` takes it: model, engine, device, knobs, workload. Whatever is left out has its default.
+
+        Returns:
+            Bytes of weights, KV cache and activations, and their total; a model that was never fetched is an error.
+        """
+        with _spoken():
+            one = _specs(app, spec)[0]
+            found = estimate_of(one, app.facts.of(one.model), app.world.techniques, app.world.machine)
+            if found is None:
+                raise Problem("user", f"The size of {one.model} is not known before it has been fetched.")
+        return Sizes(
+            weights_bytes=found.weights_bytes,
+            kv_cache_bytes=found.kv_cache_bytes,
+            activation_bytes=found.activation_bytes,
+            total_bytes=found.total_bytes,
+            note=found.note,
+        )
+
+    return estimate
+
+
+def _history(app: App) -> Callable[..., Any]:
+    def history(
+        limit: int = 50,
+        offset: int = 0,
+        text: str = "",
+        model: str = "",
+        technique: str = "",
+        device: str = "",
+        status: str = "",
+        since: str = "",
+        until: str = "",
+    ) -> list[Line]:
+        """List earlier experiments with the headline metrics of their variants: pinned ones first, then the newest.
+
+        Args:
+            limit: How many at most.
+            offset: How many to pass over before the first.
+            text: Words that all stand in title, label, note or a model's name; "" for any.
+            model: A model's name; "" for any.
+            technique: A technique of which a variant has a setting that is not the default; "" for any.
+            device: The processor or GPU on which a variant ran, by its full name; "" for any.
+            status: The status of the whole experiment; "" for any.
+            since: The first day, such as 2026-11-27, in UTC; "" for all.
+            until: The last day, in UTC; "" for all.
+
+        Returns:
+            Experiments with id, title, label, note, status, techniques, devices, and their variants' metrics in SI units.
+        """
+        with _spoken():
+            return app.store.earlier.page(Filters(text, model, technique, device, status, since, until), limit, offset)["experiments"]
+
+    return history
+
+
+@contextmanager
+def _spoken() -> Iterator[None]:
+    """What a person should read, as an error that reaches the client."""
+    try:
+        yield
+    except Problem as problem:
+        raise gr.Error(problem.message, print_exception=False) from problem
 
 
 def _specs(app: App, given: Any) -> list[RunSpec]:
-    try:
-        specs = [complete(spec, app.world.techniques, app.world.defaults(spec)) for spec in specs_from(given)]
-        names = labels(specs, app.world)
-        specs = [spec.replace(label=spec.label or name) for spec, name in zip(specs, names, strict=True)]
-        check(app, specs)
-    except Problem as problem:
-        raise gr.Error(problem.message, print_exception=False) from problem
+    specs = [complete(spec, app.world.techniques, app.world.defaults(spec)) for spec in specs_from(given)]
+    names = labels(specs, app.world)
+    specs = [spec.replace(label=spec.label or name) for spec, name in zip(specs, names, strict=True)]
+    check(app, specs)
     return specs

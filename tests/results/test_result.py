@@ -21,7 +21,7 @@ KEYS = {
 
 def events(token_ids=(1, 2, 3)):
     return [
-        Loaded(0, 1.0, {"source": "a folder"}, {"host": "here", "started_at": "2025-01-01T00:00:00+00:00"}),
+        Loaded(0, 1.0, {"source": "a folder", "device": "cpu"}, {"host": "here", "started_at": "2025-01-01T00:00:00+00:00"}),
         Evidence(0, "precision", True, "all weights are bfloat16"),
         BatchStart(0, "timed", 0, (0,), (4,)),
         *(Tick((10 + 5 * step) * MS, ((token,),)) for step, token in enumerate(token_ids)),
@@ -38,7 +38,8 @@ def test_a_complete_run_follows_the_schema_and_is_plain_json():
     assert document["label"] == "bf16"
     assert document["fingerprint"] == SPEC.fingerprint()
     assert (document["status"], document["error"]) == ("done", None)
-    assert document["provenance"] == {"host": "here", "started_at": "2025-01-01T00:00:00+00:00", "model_source": "a folder"}
+    made = {"host": "here", "started_at": "2025-01-01T00:00:00+00:00"}
+    assert document["provenance"] == {**made, "device": "cpu", "model_source": "a folder"}
     assert document["evidence"] == {"precision": "all weights are bfloat16"}
     assert document["metrics"]["ttft_s"]["value"] == 0.010
     assert document["metrics"]["itl_s"]["value"] == 0.005

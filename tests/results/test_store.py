@@ -123,21 +123,10 @@ def test_an_interval_is_kept_beside_its_value(store, path):
     assert store.history()[0]["runs"][0]["metrics"]["itl_s"] == {"value": 2.0, "low": 1.5, "high": 2.5, "kind": "measured"}
 
 
-def test_deleting_leaves_nothing_behind_and_the_others_alone(store, path):
-    gone, kept = finished(store), finished(store)
-    store.delete(gone)
-    with pytest.raises(Problem, match="no stored experiment"):
-        store.load(gone)
-    assert list(store.load(kept).runs[0].events) == EVENTS
-    with sqlite3.connect(path) as raw:
-        for table in ("runs", "chunks", "metrics"):
-            assert raw.execute(f"SELECT COUNT(*) FROM {table} WHERE experiment = ?", (gone,)).fetchone() == (0,)
-
-
 def test_unknown_ids_are_named(store):
     for call in (
         lambda: store.load("nothere1"),
-        lambda: store.delete("nothere1"),
+        lambda: store.earlier.delete(["nothere1"]),
         lambda: store.begin("nothere1", 0),
         lambda: store.append("nothere1", 0, EVENTS),
         lambda: store.finish("nothere1", 0, result(BASE, EVENTS)),
@@ -384,19 +373,19 @@ def test_migrations_run_once_each_in_order_and_keep_the_data(path):
     store.close()
     ran = []
 
-    def add_note(connection):
-        ran.append("note")
-        connection.execute("ALTER TABLE experiments ADD COLUMN note TEXT NOT NULL DEFAULT ''")
+    def add_remark(connection):
+        ran.append("remark")
+        connection.execute("ALTER TABLE experiments ADD COLUMN remark TEXT NOT NULL DEFAULT ''")
 
     def add_star(connection):
         ran.append("star")
         connection.execute("ALTER TABLE experiments ADD COLUMN star INTEGER NOT NULL DEFAULT 0")
 
-    Database(path, [*MIGRATIONS, add_note]).close()
-    Database(path, [*MIGRATIONS, add_note, add_star]).close()
-    assert ran == ["note", "star"]
+    Database(path, [*MIGRATIONS, add_remark]).close()
+    Database(path, [*MIGRATIONS, add_remark, add_star]).close()
+    assert ran == ["remark", "star"]
     with sqlite3.connect(path) as raw:
-        assert raw.execute("SELECT id, note, star FROM experiments").fetchall() == [(experiment, "", 0)]
+        assert raw.execute("SELECT id, remark, star FROM experiments").fetchall() == [(experiment, "", 0)]
 
 
 def test_a_migration_that_fails_leaves_the_file_as_it_was(path):
