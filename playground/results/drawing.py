@@ -13,8 +13,20 @@ from typing import Any
 
 Result = Mapping[str, Any]
 SHORT = 14
-COLOURS = ("#8a8984", "#0072b2", "#d55e00", "#009e73")
+COLOURS = ("#8a8984", "#0072b2", "#d55e00", "#009e73", "#a4508b", "#b07d00", "#3f9bd8", "#6b4e9b")  # the first is the baseline's
+LETTERS = ("Baseline", "B", "C", "D", "E", "F", "G", "H")
 BAR_WIDTH = 0.62
+
+
+def colour(variant: int) -> str:
+    """The colour of a variant on a light page; there are eight, and a ninth variant has the first's again."""
+    return COLOURS[variant % len(COLOURS)]
+
+
+def variant_names(labels: Sequence[str]) -> list[str]:
+    """Names for legends: "Baseline: fp32", "B: bf16"; a letter alone where there is no label."""
+    letters = [LETTERS[i] if i < len(LETTERS) else str(i + 1) for i in range(len(labels))]
+    return [f"{letter}: {label}" if label else letter for letter, label in zip(letters, labels, strict=True)]
 
 
 def panel(name: str, title: str, figure: dict[str, Any] | None, rows: int, **more: Any) -> dict[str, Any]:

@@ -16,12 +16,12 @@ from typing import Any
 import gradio as gr
 
 from playground.results.charts import charts
+from playground.results.html.claims import claims_html
+from playground.results.html.explained import expectations_html, predictions_html
+from playground.results.html.provenance import configuration_html, provenance_html
 from playground.ui import strings
-from playground.ui.claims import claims_html
 from playground.ui.columns import column_html
-from playground.ui.explained import expectations_html, predictions_html
 from playground.ui.live import live_json
-from playground.ui.provenance import configuration_html, provenance_html
 from playground.ui.tables import comparison_html, prepared_html, quality_html
 from playground.ui.text import escape
 from playground.ui.theme import chart

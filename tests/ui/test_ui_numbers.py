@@ -16,18 +16,18 @@ from playground.core.spec import PROTOCOLS, Protocol, RunSpec
 from playground.engines import engines
 from playground.measure.ceilings import device_key
 from playground.models.model import ModelFacts
+from playground.results.html.difference import departure_html, difference_html
+from playground.results.html.explained import error_words, expectations_html, predictions_html
+from playground.results.html.provenance import configuration_html, provenance_html
 from playground.results.numbers import floor_of, interval, shown, spread_about, unstable
 from playground.results.store import Store
 from playground.run.jobs import Jobs
 from playground.techniques import techniques
 from playground.ui.availability import World
 from playground.ui.columns import column_html
-from playground.ui.difference import departure_html, difference_html
-from playground.ui.explained import error_words, expectations_html, predictions_html
 from playground.ui.fields import fill, refresh
 from playground.ui.form import Draft, draft_of, named_protocol, protocol_name, specs_of
 from playground.ui.handlers import App, estimate, remeasure
-from playground.ui.provenance import configuration_html, provenance_html
 from playground.ui.results import Shown, columns_html, status_html, table_html
 from playground.ui.speed import ceilings_of, speed_html
 from playground.ui.strings import SPEED_UNKNOWN
