@@ -29,6 +29,12 @@ def provenance_html(results: Sequence[Result]) -> str:
     return f'<p class="provenance machine">{" · ".join(escape(part) for part in parts if part)}</p>'
 
 
+def quality_html(results: Sequence[Result]) -> str:
+    """On what the quality figures were measured: text, window, stride and positions; nothing where nothing was scored."""
+    known = dict.fromkeys(str(result["quality_about"]) for result in results if result.get("quality_about"))
+    return f'<p class="provenance measured-on">Quality measured on: {escape("; ".join(known))}</p>' if known else ""
+
+
 def _machine(facts: Mapping[str, Any]) -> list[str | None]:
     memory = facts.get("memory_bytes")
     return [
