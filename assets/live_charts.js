@@ -2,8 +2,8 @@
 // Runs inside gr.HTML's js_on_load, which gives: element, props, watch. The value is JSON:
 //   {"legend": [{"name", "variant"}], "groups": [{"title", "note", "wide", "panels": [
 //     {"id", "title", "note", "key": [{"name", "colour", "opacity", "pattern", "outline"}], "height", "figure": {"data", "layout"} or null}]}]}
-// A trace belongs to a variant (trace.meta.variant), whose colour comes from the style sheet: --variant-0 (baseline) to --variant-3, unless
-// it has its own (meta.own). Ceilings (meta.ceiling) and shapes take the quiet colour.
+// A trace belongs to a variant (trace.meta.variant), whose colour comes from the style sheet: --variant-0 (baseline) to --variant-7, unless
+// it has its own (meta.own) or is set aside (meta.muted). Ceilings (meta.ceiling) and shapes take the quiet colour.
 
 const root = element.querySelector(".charts");
 const hidden = new Set();
@@ -57,7 +57,7 @@ function coloured(trace, look) {
   const meta = trace.meta || {};
   if (meta.ceiling) return { ...trace, line: { ...trace.line, color: look.quiet }, textfont: { size: 11, color: look.quiet } };
   if (meta.variant === undefined) return trace;
-  const colour = look.colours[meta.variant] || look.colours[0];
+  const colour = meta.muted ? look.quiet : look.colours[meta.variant % look.colours.length];
   const copy = { ...trace, visible: !hidden.has(meta.variant) };
   if (meta.own) return copy;
   if (trace.line) copy.line = { ...trace.line, color: colour };
@@ -85,7 +85,7 @@ function themed(figure, look) {
   return {
     data: figure.data.map((trace) => {
       const copy = coloured(trace, look);
-      if (trace.error_x) copy.error_x = { ...trace.error_x, color: look.ink };
+      for (const error of ["error_x", "error_y"]) if (trace[error]) copy[error] = { ...trace[error], color: look.ink };
       return copy;
     }),
     layout: {
@@ -157,7 +157,7 @@ function draw() {
   if (!window.Plotly || !root.isConnected) return;
   const value = props.value ? JSON.parse(props.value) : { groups: [], legend: [] };
   const look = {
-    colours: [0, 1, 2, 3].map((i) => style(`--variant-${i}`)),
+    colours: [0, 1, 2, 3, 4, 5, 6, 7].map((i) => style(`--variant-${i}`)),
     ink: style("--ink"),
     quiet: style("--quiet"),
     grid: style("--hairline"),
