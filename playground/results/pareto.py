@@ -98,9 +98,10 @@ def usual_limits(results: Sequence[Result]) -> dict[str, float]:
 
 
 def _first(names: Sequence[str], results: Sequence[Result]) -> str:
-    """The first of the metrics that most runs have, "" for none."""
+    """Of the metrics that were measured the first that most runs have, "" for none."""
     counts = {name: sum(number(metric_of(result, name)) is not None for result in results) for name in names}
-    return max(counts, key=lambda name: counts[name]) if any(counts.values()) else ""
+    seen = [name for name in names if any(number(result.get("metrics", {}).get(name) or {}) is not None for result in results)]
+    return max(seen, key=lambda name: counts[name], default="")
 
 
 def metric_of(result: Result, name: str) -> Metric:
