@@ -12,7 +12,7 @@ const config = {
   displaylogo: false,
   responsive: false,
   displayModeBar: coarse ? false : "hover",
-  modeBarButtons: [["toImage", "resetScale2d"]],
+  modeBarButtons: [["resetScale2d"]],
 };
 
 function style(name) {
@@ -123,12 +123,30 @@ function drawKey(card, entries) {
   );
 }
 
+// A picture of a panel as it is now, on the card's own ground and with its title.
+function savePng(plot, panel, look) {
+  const { data, layout } = themed(panel.figure, look);
+  const title = { text: escaped(panel.title), x: 0, xref: "paper", xanchor: "left", font: { size: 15, color: look.ink } };
+  const shown = Object.fromEntries(["xaxis", "yaxis"].map((name) => [name, { ...layout[name], range: plot.layout[name].range }]));
+  const margin = { ...layout.margin, t: 48, l: 16, r: 16, b: 56 };
+  const picture = { data, layout: { ...layout, ...shown, title, margin, paper_bgcolor: look.card }, config };
+  const size = { width: plot.clientWidth || 600, height: (plot.clientHeight || 200) + 56 };
+  return Plotly.downloadImage(picture, { format: "png", scale: 2, filename: panel.id, ...size });
+}
+
+function escaped(text) {
+  return text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+}
+
 function drawPanel(grid, panel, look) {
   const card = part(grid, `:scope > [data-panel="${panel.id}"]`, "figure", "panel");
   card.dataset.panel = panel.id;
   const title = part(card, ":scope > figcaption", "figcaption", "");
   if (title.textContent !== panel.title) title.textContent = panel.title;
   const plot = part(card, ":scope > .plot", "div", "plot");
+  const png = part(card, ":scope > .png", "button", "png");
+  Object.assign(png, { type: "button", textContent: "PNG", hidden: !panel.figure, onclick: () => savePng(plot, panel, look) });
+  png.setAttribute("aria-label", `Save ${panel.title} as a PNG picture`);
   plot.style.height = `${panel.height || 200}px`;
   drawKey(card, panel.key || []);
   drawNote(card, panel.note);
