@@ -2,8 +2,8 @@
 // Runs inside gr.HTML's js_on_load, which gives: element, props, watch. The value is JSON:
 //   {"legend": [{"name", "variant"}], "groups": [{"title", "note", "wide", "panels": [
 //     {"id", "title", "note", "key": [{"name", "colour", "opacity", "pattern", "outline"}], "height", "figure": {"data", "layout"} or null}]}]}
-// A trace belongs to a variant (trace.meta.variant), whose colour comes from the style sheet: --variant-0 (baseline) to --variant-3, unless
-// it has its own (meta.own). Ceilings (meta.ceiling) and shapes take the quiet colour.
+// A trace belongs to a variant (trace.meta.variant), whose colour comes from the style sheet: --variant-0 (baseline) to --variant-7, unless
+// it has its own (meta.own) or is set aside (meta.muted). Ceilings (meta.ceiling) and shapes take the quiet colour.
 
 const root = element.querySelector(".charts");
 const hidden = new Set();
@@ -12,7 +12,7 @@ const config = {
   displaylogo: false,
   responsive: false,
   displayModeBar: coarse ? false : "hover",
-  modeBarButtons: [["toImage", "resetScale2d"]],
+  modeBarButtons: [["resetScale2d"]],
 };
 
 function style(name) {
@@ -57,7 +57,7 @@ function coloured(trace, look) {
   const meta = trace.meta || {};
   if (meta.ceiling) return { ...trace, line: { ...trace.line, color: look.quiet }, textfont: { size: 11, color: look.quiet } };
   if (meta.variant === undefined) return trace;
-  const colour = look.colours[meta.variant] || look.colours[0];
+  const colour = meta.muted ? look.quiet : look.colours[meta.variant % look.colours.length];
   const copy = { ...trace, visible: !hidden.has(meta.variant) };
   if (meta.own) return copy;
   if (trace.line) copy.line = { ...trace.line, color: colour };
@@ -85,7 +85,7 @@ function themed(figure, look) {
   return {
     data: figure.data.map((trace) => {
       const copy = coloured(trace, look);
-      if (trace.error_x) copy.error_x = { ...trace.error_x, color: look.ink };
+      for (const error of ["error_x", "error_y"]) if (trace[error]) copy[error] = { ...trace[error], color: look.ink };
       return copy;
     }),
     layout: {
@@ -123,12 +123,30 @@ function drawKey(card, entries) {
   );
 }
 
+// A picture of a panel as it is now, on the card's own ground and with its title.
+function savePng(plot, panel, look) {
+  const { data, layout } = themed(panel.figure, look);
+  const title = { text: escaped(panel.title), x: 0, xref: "paper", xanchor: "left", font: { size: 15, color: look.ink } };
+  const shown = Object.fromEntries(["xaxis", "yaxis"].map((name) => [name, { ...layout[name], range: plot.layout[name].range }]));
+  const margin = { ...layout.margin, t: 48, l: 16, r: 16, b: 56 };
+  const picture = { data, layout: { ...layout, ...shown, title, margin, paper_bgcolor: look.card }, config };
+  const size = { width: plot.clientWidth || 600, height: (plot.clientHeight || 200) + 56 };
+  return Plotly.downloadImage(picture, { format: "png", scale: 2, filename: panel.id, ...size });
+}
+
+function escaped(text) {
+  return text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+}
+
 function drawPanel(grid, panel, look) {
   const card = part(grid, `:scope > [data-panel="${panel.id}"]`, "figure", "panel");
   card.dataset.panel = panel.id;
   const title = part(card, ":scope > figcaption", "figcaption", "");
   if (title.textContent !== panel.title) title.textContent = panel.title;
   const plot = part(card, ":scope > .plot", "div", "plot");
+  const png = part(card, ":scope > .png", "button", "png");
+  Object.assign(png, { type: "button", textContent: "PNG", hidden: !panel.figure, onclick: () => savePng(plot, panel, look) });
+  png.setAttribute("aria-label", `Save ${panel.title} as a PNG picture`);
   plot.style.height = `${panel.height || 200}px`;
   drawKey(card, panel.key || []);
   drawNote(card, panel.note);
@@ -157,7 +175,7 @@ function draw() {
   if (!window.Plotly || !root.isConnected) return;
   const value = props.value ? JSON.parse(props.value) : { groups: [], legend: [] };
   const look = {
-    colours: [0, 1, 2, 3].map((i) => style(`--variant-${i}`)),
+    colours: [0, 1, 2, 3, 4, 5, 6, 7].map((i) => style(`--variant-${i}`)),
     ink: style("--ink"),
     quiet: style("--quiet"),
     grid: style("--hairline"),

@@ -1,4 +1,4 @@
-"""The command line: `python -m playground run | adapt | models | techniques | doctor`. It executes what the page does.
+"""The command line, `python -m playground COMMAND`: run, report, export, import, adapt, models, techniques, doctor. All as on the page.
 
 Results go to stdout, progress to stderr. Exit status: 0 done, 1 a run failed or was stopped, 2 wrong usage. Examples::
 
@@ -31,12 +31,13 @@ from playground.core.spec import EVALUATIONS, NARROWING, PROTOCOLS, Protocol, Ru
 from playground.core.usual import objection, told, usual_engine
 from playground.engines import engine_class, engines
 from playground.measure.machine import probe
-from playground.models.recording import read, recordings
+from playground.models.recording import FOLDER, read, recordings
 from playground.models.resolve import peek
 from playground.presets import ExperimentPreset, experiment, judged, offered
 from playground.results.table import claims_text, table
-from playground.run import make_commands
+from playground.run import exchange_command, make_commands, report_command
 from playground.run.doctor import examine, in_words
+from playground.run.exchange import header_of
 from playground.run.forecast import estimate_of, shortage
 from playground.run.progress import tell
 from playground.techniques import techniques
@@ -63,7 +64,9 @@ def parser() -> argparse.ArgumentParser:
     )
     root.add_argument("--version", action="version", version=__version__)
     commands = root.add_subparsers(required=True, metavar="COMMAND")
-    make_commands.register(commands)
+    for module in (make_commands, exchange_command):
+        module.register(commands)
+    report_command.register(commands, judged)
     _run_flags(commands.add_parser("run", help="run one or several variants and print their numbers"))
     models = commands.add_parser("models", help="list the models of the catalogue")
     models.add_argument("--json", metavar="OUT", help="write JSON to this file, - for stdout")
@@ -241,10 +244,7 @@ def _save_results(target: str, preset: ExperimentPreset, results: Sequence[Any],
 def _save_recording(target: str, preset: ExperimentPreset, results: Sequence[Any], events: Sequence[Sequence[Event]]) -> None:
     from playground.models.recording import write
 
-    made = results[0]["provenance"]
-    machine = str(made.get("gpu") or made.get("cpu") or "unknown machine")
-    date = str(made.get("started_at", ""))[:10]
-    write(Path(target), {"title": preset.title, "machine": machine, "date": date, "about": preset.about, "specs": preset.specs}, events)
+    write(Path(target), header_of(preset.title, preset.about, preset.specs, results), events)
 
 
 def _check_writable(target: str | None) -> None:
@@ -280,7 +280,7 @@ def _models(args: argparse.Namespace) -> int:
 def _techniques(args: argparse.Namespace) -> int:
     from playground.results.techniques_table import renewed, table
 
-    made = table(techniques(), engines(), [read(path) for path in recordings().values()])
+    made = table(techniques(), engines(), [read(path) for path in recordings(FOLDER).values()])
     try:
         if args.write:
             args.write.write_text(renewed(args.write.read_text(encoding="utf-8"), made), encoding="utf-8")

@@ -34,7 +34,7 @@ from playground.core.spec import RunSpec, Workload
 from playground.engines import engines
 from playground.engines.replay import recorded_spec, specs_of
 from playground.measure.machine import probe
-from playground.models.recording import read, recordings
+from playground.models.recording import Recording, read, recordings
 from playground.results.claims import Claim, claims_from, judge
 from playground.techniques import techniques
 
@@ -76,9 +76,16 @@ def experiments(folder: Path = PRESETS / "experiments") -> list[ExperimentPreset
 
 
 def recorded() -> list[ExperimentPreset]:
-    """The recordings that the product ships, as experiments which the replay engine plays."""
-    found = [read(path, events_too=False) for path in recordings().values()]
+    """The recordings that are shipped and those that were imported, as experiments which the replay engine plays."""
+    found = [item for path in recordings().values() if (item := _readable(path))]
     return [ExperimentPreset(item.name, f"{item.title} · {item.machine}, {item.date}", item.about, tuple(specs_of(item))) for item in found]
+
+
+def _readable(path: Path) -> Recording | None:
+    try:
+        return read(path, events_too=False)
+    except Problem:  # an imported file that was damaged since must not cost the page
+        return None
 
 
 def offered() -> list[ExperimentPreset]:

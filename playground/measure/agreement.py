@@ -21,8 +21,8 @@ ON_BASELINE = Missing("measured on the baseline: the noise floor is the baseline
 NO_FIGURE = "this run's evaluation has no such figure"
 
 
-def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
-    """Length of the common beginning of two token sequences."""
+def common_prefix(a: Sequence[object], b: Sequence[object]) -> int:
+    """Length of the common beginning of two sequences, such as token ids."""
     return next((place for place, (one, other) in enumerate(zip(a, b, strict=False)) if one != other), min(len(a), len(b)))
 
 

@@ -1,7 +1,8 @@
 """Recorded experiments: the raw events of real runs in one small file, so that they can be looked at again anywhere.
 
 A recording is a `.jsonl.gz` file. Its first line is a header (title, machine, date, about, specs: the variants, baseline first), every
-further line is one event: `{"v": variant, "e": {event}}`. Files in `assets/recordings/` have a name, all others a path. Example::
+further line is one event: `{"v": variant, "e": {event}}`. Files in `assets/recordings/` and those that were imported, in the user's folder,
+have a name, all others a path. Example::
 
     recording = read(find("h100-precision"))
     print(recording.title, recording.machine, len(recording.events[0]))
@@ -13,19 +14,21 @@ import gzip
 import json
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from playground.core.events import Event, from_json, to_json
-from playground.core.places import ASSETS
+from playground.core.places import ASSETS, home
 from playground.core.problem import Problem, did_you_mean
 from playground.core.spec import RunSpec
 from playground.models.folder import existing
 
 FOLDER = ASSETS / "recordings"
 SUFFIX = ".jsonl.gz"
+MOST_BYTES = 256_000_000  # of what a file unpacks to; a small file can be packed to fill any memory
 FIELDS = ("title", "machine", "date", "about", "specs")
 
 
@@ -71,7 +74,8 @@ def write(path: Path, header: Mapping[str, Any], events: Sequence[Sequence[Event
 def read(path: Path, *, events_too: bool = True) -> Recording:
     """The recording in that file, its events left out unless `events_too`. Raises Problem("model") for a file that is none or damaged."""
     try:
-        with gzip.open(path, "rt", encoding="utf-8") as lines:
+        with gzip.open(path, "rb") as packed:
+            lines = _lines(packed)
             header = json.loads(next(lines))
             specs = tuple(RunSpec.from_dict(spec) for spec in header["specs"])
             events: tuple[list[Event], ...] = tuple([] for _ in specs)
@@ -79,18 +83,35 @@ def read(path: Path, *, events_too: bool = True) -> Recording:
                 data = json.loads(line)
                 events[data["v"]].append(from_json(json.dumps(data["e"])))
         texts = {name: str(header[name]) for name in ("title", "machine", "date", "about")}
-    except (OSError, EOFError, StopIteration, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (OSError, EOFError, StopIteration, ValueError, LookupError, TypeError, AttributeError, zlib.error, RecursionError) as error:
         raise Problem("model", f"{path.name} is not a recording, or it is damaged.", f"{type(error).__name__}: {error}") from error
     return Recording(name=_name(path), specs=specs, events=tuple(tuple(item) for item in events), **texts)
 
 
-def recordings(folder: Path = FOLDER) -> dict[str, Path]:
-    """The recordings that the product ships, by name."""
-    return {path.name.removesuffix(SUFFIX): path for path in sorted(folder.glob("*" + SUFFIX))}
+def _lines(packed: gzip.GzipFile) -> Iterator[str]:
+    """The lines of an unpacked file; raises ValueError where they are too many."""
+    left = MOST_BYTES
+    while line := packed.readline(left + 1):
+        left -= len(line)
+        if left < 0:
+            raise ValueError(f"it unpacks to more than {MOST_BYTES:,} bytes")
+        yield line.decode("utf-8")
 
 
-def find(name_or_path: str, folder: Path = FOLDER) -> Path:
-    """The file of a shipped recording's name or of a path; raises Problem("model") with the nearest name where there is none."""
+def own_folder() -> Path:
+    """Where imported recordings are, whether it is there or not."""
+    return home() / "recordings"
+
+
+def recordings(folder: Path | None = None) -> dict[str, Path]:
+    """Recordings by name: those of one folder (FOLDER: what the product ships), or the shipped and the imported ones."""
+    if folder is not None:
+        return {path.name.removesuffix(SUFFIX): path for path in sorted(folder.glob("*" + SUFFIX))}
+    return {**recordings(own_folder()), **recordings(FOLDER)}
+
+
+def find(name_or_path: str, folder: Path | None = None) -> Path:
+    """The file of a recording's name (as in `recordings`) or of a path; raises Problem("model") with the nearest name for none."""
     known = recordings(folder)
     if name_or_path in known:
         return known[name_or_path]
@@ -101,4 +122,5 @@ def find(name_or_path: str, folder: Path = FOLDER) -> Path:
 
 
 def _name(path: Path) -> str:
-    return path.name.removesuffix(SUFFIX) if path.parent.resolve() == FOLDER.resolve() else str(path)
+    named = path.parent.resolve() in (FOLDER.resolve(), own_folder().resolve())
+    return path.name.removesuffix(SUFFIX) if named else str(path)

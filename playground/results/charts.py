@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from playground.measure.metrics import METRICS
-from playground.results.drawing import BAR_WIDTH, COLOURS, Result, absent_note, bar_layout, hover, label, missing, panel, short
+from playground.results.drawing import BAR_WIDTH, Result, absent_note, bar_layout, colour, hover, label, missing, panel, short
 from playground.results.memory_chart import memory
 from playground.results.numbers import Scale, digits, floor_of, scale_for, shown, value_of
 from playground.results.profile_chart import profile
@@ -156,7 +156,7 @@ def _bar(bar: Bar, scale: Scale, formula: str) -> dict[str, Any]:
         "x": [value],
         "y": [short(bar.name)],
         "meta": {"variant": bar.variant},
-        "marker": {"color": COLOURS[bar.variant % 4]},
+        "marker": {"color": colour(bar.variant)},
         "width": BAR_WIDTH,
         "showlegend": False,
     }

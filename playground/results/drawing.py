@@ -7,14 +7,36 @@ A panel is `{"id", "title", "figure": Plotly JSON or None, "height", "note", "ke
 
 from __future__ import annotations
 
+import importlib.util
 import textwrap
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 Result = Mapping[str, Any]
 SHORT = 14
-COLOURS = ("#8a8984", "#0072b2", "#d55e00", "#009e73")
+COLOURS = ("#8a8984", "#0072b2", "#d55e00", "#009e73", "#a4508b", "#b07d00", "#3f9bd8", "#6b4e9b")  # the first is the baseline's
+LETTERS = ("Baseline", "B", "C", "D", "E", "F", "G", "H")
 BAR_WIDTH = 0.62
+
+
+def plotly_path() -> Path:
+    """plotly.min.js as the plotly package ships it; plotly itself is not imported."""
+    spec = importlib.util.find_spec("plotly")
+    if spec is None or not spec.submodule_search_locations:
+        raise ModuleNotFoundError("charts need the package plotly: pip install -r requirements.txt")
+    return Path(spec.submodule_search_locations[0]) / "package_data" / "plotly.min.js"
+
+
+def colour(variant: int) -> str:
+    """The colour of a variant on a light page; there are eight, and a ninth variant has the first's again."""
+    return COLOURS[variant % len(COLOURS)]
+
+
+def variant_names(labels: Sequence[str]) -> list[str]:
+    """Names for legends: "Baseline: fp32", "B: bf16"; a letter alone where there is no label."""
+    letters = [LETTERS[i] if i < len(LETTERS) else str(i + 1) for i in range(len(labels))]
+    return [f"{letter}: {label}" if label else letter for letter, label in zip(letters, labels, strict=True)]
 
 
 def panel(name: str, title: str, figure: dict[str, Any] | None, rows: int, **more: Any) -> dict[str, Any]:

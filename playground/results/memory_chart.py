@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from playground.measure.metrics import METRICS
-from playground.results.drawing import BAR_WIDTH, COLOURS, Result, absent_note, bar_layout, hover, label, missing, panel, short
+from playground.results.drawing import BAR_WIDTH, Result, absent_note, bar_layout, colour, hover, label, missing, panel, short
 from playground.results.numbers import Scale, scale_for, shown, value_of
 
 PEAKS = ("peak_allocated_bytes", "rss_growth_bytes")
@@ -73,7 +73,7 @@ def _peak_of(result: Result) -> tuple[str, float]:
 
 
 def _layer(index: int, name: str, part: Part, size: float, scale: Scale) -> dict[str, Any]:
-    marker: dict[str, Any] = {"color": COLOURS[index % 4], "opacity": part.opacity}
+    marker: dict[str, Any] = {"color": colour(index), "opacity": part.opacity}
     if part.pattern:
         marker["pattern"] = {"shape": part.pattern, "solidity": 0.35, "size": 6}
     return {
@@ -104,7 +104,7 @@ def _marks(
         "x": [peak * scale.factor],
         "y": [short(name)],
         "meta": {"variant": index},
-        "marker": {"symbol": "line-ns", "size": 22, "color": COLOURS[index % 4], "line": {"width": 3, "color": COLOURS[index % 4]}},
+        "marker": {"symbol": "line-ns", "size": 22, "color": colour(index), "line": {"width": 3, "color": colour(index)}},
         "cliponaxis": False,
         "hovertemplate": hover(name, f"peak: {shown(peak, 'B')}", METRICS[metric].formula),
         "showlegend": False,

@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from playground.results.drawing import COLOURS, Result, panel, plain, wrapped
+from playground.results.drawing import Result, colour, panel, plain, wrapped
 from playground.results.numbers import digits, shown
 
 PHASES = (("decode", "circle", 12), ("prefill", "diamond-open", 13))
@@ -60,7 +60,7 @@ def _points(index: int, name: str, result: Result) -> list[dict[str, Any]]:
             "x": [float(at["intensity"])],
             "y": [float(at["flops_per_s"])],
             "meta": {"variant": index},
-            "marker": {"symbol": symbol, "size": size, "color": COLOURS[index % 4], "line": {"width": 2, "color": COLOURS[index % 4]}},
+            "marker": {"symbol": symbol, "size": size, "color": colour(index), "line": {"width": 2, "color": colour(index)}},
             "hovertemplate": _hover(name, phase, at, sentence),
             "showlegend": False,
         }

@@ -3,7 +3,7 @@
 Everything comes from the registries and from recordings, nothing from this machine, so the same files give the same table. The effect is
 that of recorded variants which differ from their baseline in this technique's knobs alone. Example::
 
-    print(table(techniques(), engines(), [read(path) for path in recordings().values()]))
+    print(table(techniques(), engines(), [read(path) for path in recordings(FOLDER).values()]))
 """
 
 from __future__ import annotations

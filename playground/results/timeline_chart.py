@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from playground.measure.trace import Trace
-from playground.results.drawing import COLOURS, Result, hover, panel, short
+from playground.results.drawing import Result, colour, hover, panel, short
 
 ROW_PX = 11
 GAP_ROWS = 1.5  # between two variants
@@ -71,7 +71,7 @@ def _bars(
         "base": [item[start] for item in requests],
         "x": [item[end] - item[start] for item in requests],
         "meta": {"variant": index},
-        "marker": {"color": COLOURS[index % 4], "opacity": opacity},
+        "marker": {"color": colour(index), "opacity": opacity},
         "customdata": [
             [item["request"] + 1, item["arrived_s"], item["first_s"] - item["arrived_s"], item["last_s"] - item["arrived_s"],
              item["prompt_tokens"], item["output_tokens"]]

@@ -18,10 +18,11 @@ from playground.core.plan import NONE, SPEC_FIELDS, Techniques, chosen, complete
 from playground.core.problem import Problem
 from playground.core.spec import DEFAULT_MODEL, DEFAULT_PROMPT, PROTOCOLS, Protocol, RunSpec, Workload
 from playground.engines.replay import ReplayEngine
+from playground.results import drawing
 from playground.ui.availability import World
 
 LINE_BREAK = "⏎"
-LETTERS = ("Baseline", "B", "C", "D")
+LETTERS = drawing.LETTERS[:4]  # of as many columns as the page has
 CUSTOM = "custom"
 NAMED_FIELDS = ("warmups", "repeats", "rounds", "evaluation")
 FIELD_LABELS = {"model": "Model", "engine": "Engine", "device": "Device"}
@@ -209,8 +210,7 @@ def differences(baseline: RunSpec, spec: RunSpec, world: World) -> dict[str, Any
 
 def column_names(specs: Sequence[RunSpec]) -> list[str]:
     """Names for legends: "Baseline: fp32", "B: bf16"."""
-    letters = [LETTERS[i] if i < len(LETTERS) else str(i + 1) for i in range(len(specs))]
-    return [f"{letter}: {spec.label}" if spec.label else letter for letter, spec in zip(letters, specs, strict=True)]
+    return drawing.variant_names([spec.label for spec in specs])
 
 
 def changed_in_words(

@@ -34,7 +34,11 @@ def line_html(line: Line, known: dict[str, Technique]) -> str:
     under = line["title"] if line["label"] else ""
     used = ", ".join(known[technique].title for technique in line["techniques"] if technique in known)
     facts = " · ".join(escape(fact) for fact in (f"{when} UTC", ", ".join(line["devices"]), used) if fact)
-    status = "" if line["status"] == "done" else f'<span class="badge {escape(line["status"])}">{escape(strings.STATUS.get(line["status"], line["status"]))}</span>'
+    status = (
+        ""
+        if line["status"] == "done"
+        else f'<span class="badge {escape(line["status"])}">{escape(strings.STATUS.get(line["status"], line["status"]))}</span>'
+    )
     note = f'<p class="noted">{escape(line["note"])}</p>' if line["note"] else ""
     pinned = '<span class="pin" title="Pinned: stays on top">★</span>' if line["pinned"] else ""
     return (

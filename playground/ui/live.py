@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from playground.results.charts import legend
-from playground.results.drawing import COLOURS
+from playground.results.drawing import colour
 from playground.results.numbers import Scale, scale_for
 from playground.ui.view import LATENCY, LOAD, MEMORY, THROUGHPUT, View
 
@@ -80,7 +80,7 @@ def _line(index: int, name: str, points: tuple[tuple[float, float | None], ...],
         "x": [float(f"{x:.5g}") for x, _ in points],
         "y": [None if y is None else float(f"{y * scale.factor:.4g}") for _, y in points],
         "meta": {"variant": index},
-        "line": {"width": 1.8, "color": COLOURS[index % 4]},
-        "marker": {"size": 5, "color": COLOURS[index % 4]},
+        "line": {"width": 1.8, "color": colour(index)},
+        "marker": {"size": 5, "color": colour(index)},
         "hovertemplate": f"%{{y:.4g}} {scale.unit}",
     }

@@ -15,14 +15,16 @@ from typing import Any
 
 import gradio as gr
 
+from playground.core.places import ASSETS
 from playground.results.charts import charts
+from playground.results.html.claims import claims_html
+from playground.results.html.explained import expectations_html, predictions_html
+from playground.results.html.provenance import configuration_html, provenance_html, quality_html
+from playground.results.metrics_table import metrics_html
 from playground.ui import strings
-from playground.ui.claims import claims_html
 from playground.ui.columns import column_html
-from playground.ui.explained import expectations_html, predictions_html
 from playground.ui.live import live_json
-from playground.ui.provenance import configuration_html, provenance_html
-from playground.ui.tables import comparison_html, prepared_html, quality_html
+from playground.ui.tables import prepared_html
 from playground.ui.text import escape
 from playground.ui.theme import chart
 from playground.ui.view import View
@@ -82,7 +84,8 @@ def build_board(status: gr.HTML) -> Board:
         columns = gr.HTML(_empty_columns(), apply_default_css=False, elem_id="columns")
         live = chart("live-charts", "While it runs")
         final = chart("final-charts", "Side by side")
-        table = gr.HTML("", apply_default_css=False, elem_id="comparison")
+        sorting = (ASSETS / "metrics_table.js").read_text(encoding="utf-8")
+        table = gr.HTML("", js_on_load=sorting, apply_default_css=False, elem_id="comparison")
         with gr.Accordion("Exact input: the text that the model sees", open=False, elem_id="prepared-section"):
             prepared = gr.HTML(prepared_html(View()), apply_default_css=False, elem_id="prepared")
     return Board(status, columns, row, live, final, table, prepared)
@@ -156,7 +159,7 @@ def table_html(results: Sequence[Result], names: Sequence[str]) -> str:
     names = names[: len(results)]
     parts = (
         expectations_html(results, names),
-        comparison_html(results, names),
+        metrics_html(results, names),
         quality_html(results),
         predictions_html(results, names),
         provenance_html(results),

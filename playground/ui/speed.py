@@ -18,11 +18,12 @@ from playground.engines.replay import ReplayEngine
 from playground.measure.ceilings import device_key, known_ceilings
 from playground.measure.roofline import Prediction
 from playground.models.model import ModelFacts
+from playground.results.html.headlines import BOTTLENECKS
 from playground.results.numbers import shown
 from playground.results.store import Store
 from playground.run.forecast import prediction_of
 from playground.techniques.precision import DTYPES
-from playground.ui.strings import BOTTLENECKS, SPEED_UNKNOWN
+from playground.ui.strings import SPEED_UNKNOWN
 from playground.ui.text import escape
 
 

@@ -26,7 +26,6 @@ EVALUATION_TEXT_INFO = "Scored in place of the texts that come with the playgrou
 REMEASURE_DONE = "This machine's limits are forgotten: the next run measures them again."
 SPEED_UNKNOWN = "Speed is predicted once this machine has been measured: the first run does that."
 NEXT_ROUND = "Waits for its next round."
-STEADIER = "use more repeats: the careful protocol takes 10, in two alternating rounds"
 DIFFERS_INFO = "Everything else is as in the baseline."
 RECORDINGS_INFO = "Real runs, replayed at their own pace: no model is loaded."
 EXPERIMENT_HINT = "Pick a ready-made experiment, or set up your own below."
@@ -61,14 +60,6 @@ PHASES = {
     "energy": "Measuring energy",
     "quality": "Scoring output quality",
     "profile": "Profiling one decode step",
-}
-
-BOTTLENECKS = {
-    "launch": "launch-bound",
-    "memory": "memory-bound",
-    "compute": "compute-bound",
-    "communication": "communication-bound",
-    "unknown": "bottleneck not known",
 }
 
 FAILURE_ADVICE = {

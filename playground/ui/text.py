@@ -1,4 +1,4 @@
-"""Text as safe HTML: escaped, model output with the first token that departs from the baseline marked, and tables of one column a variant.
+"""The page's text as safe HTML: model output with the first token that departs from the baseline marked, and remarks.
 
 Model output is untrusted: everything that comes from a model, a person or a file goes through `escape`. Example::
 
@@ -7,15 +7,13 @@ Model output is untrusted: everything that comes from a model, a person or a fil
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 
+from playground.results.html.text import escape, variant_table
+
+__all__ = ["escape", "marked", "note_html", "variant_table"]
+
 SHOWN_CHARACTERS = 20_000
-
-
-def escape(text: object) -> str:
-    """Text that a browser shows and never interprets."""
-    return html.escape(str(text), quote=True)
 
 
 def marked(pieces: Sequence[str], departs_at: int | None, baseline_piece: str = "") -> str:
@@ -31,15 +29,6 @@ def marked(pieces: Sequence[str], departs_at: int | None, baseline_piece: str = 
 def note_html(words: str) -> str:
     """A remark in the place of messages; nothing for no words."""
     return f'<div class="note" role="status">{escape(words)}</div>' if words else ""
-
-
-def variant_table(label: str, first: str, names: Sequence[str], rows: str) -> str:
-    """A table that scrolls sideways in its frame: `first` heads the row names, then a column a variant; `rows` is HTML."""
-    heads = "".join(f'<th scope="col" class="v{i}"><i class="swatch"></i>{escape(name)}</th>' for i, name in enumerate(names))
-    return (
-        f'<div class="table-scroll" tabindex="0" role="region" aria-label="{escape(label)}"><table class="comparison">'
-        f'<thead><tr><th scope="col">{escape(first)}</th>{heads}</tr></thead><tbody>{rows}</tbody></table></div>'
-    )
 
 
 def _limited(text: str) -> str:

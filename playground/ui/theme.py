@@ -7,13 +7,12 @@ Example::
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from playground.core.places import ASSETS
+from playground.results.drawing import plotly_path
 
 _NEUTRAL = gr.themes.Color(
     name="stone", c50="#fafaf8", c100="#f4f4f1", c200="#e7e6e1", c300="#d3d2cb", c400="#a3a29b", c500="#75746d",
@@ -95,14 +94,6 @@ def theme() -> gr.themes.Base:
         font_mono=(gr.themes.LocalFont("IBM Plex Mono", weights=(400, 700)), "ui-monospace", "Consolas", "monospace"),
     )
     return base.set(**_SETTINGS)
-
-
-def plotly_path() -> Path:
-    """plotly.min.js as the plotly package ships it; plotly itself is not imported."""
-    spec = importlib.util.find_spec("plotly")
-    if spec is None or not spec.submodule_search_locations:
-        raise ModuleNotFoundError("the page needs the package plotly: pip install -r requirements.txt")
-    return Path(spec.submodule_search_locations[0]) / "package_data" / "plotly.min.js"
 
 
 def chart_head() -> str:

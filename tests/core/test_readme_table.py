@@ -8,7 +8,7 @@ import pytest
 
 from playground.core.problem import Problem
 from playground.engines import engines
-from playground.models.recording import Recording, find, read, recordings
+from playground.models.recording import FOLDER, Recording, find, read, recordings
 from playground.results.techniques_table import BEGIN, END, first_sentence, renewed, table
 from playground.techniques import techniques
 
@@ -25,7 +25,7 @@ def rows(*recorded: Recording) -> dict[str, list[str]]:
 
 def test_the_readme_has_todays_table_of_techniques() -> None:
     text = README.read_text(encoding="utf-8")
-    made = table(techniques(), engines(), [read(path) for path in recordings().values()])
+    made = table(techniques(), engines(), [read(path) for path in recordings(FOLDER).values()])
     assert renewed(text, made) == text, f"README's table of techniques is not current. Renew it with: {RENEW}"
     assert RENEW in BEGIN
 

@@ -8,7 +8,7 @@ from whole_runs import run
 
 from playground.core.events import BatchEnd, BatchStart, Cancelled, Departure, Done, Evidence, Failed, Loaded, Output, Tick
 from playground.core.spec import RunSpec
-from playground.models.recording import find, read, recordings
+from playground.models.recording import FOLDER, find, read, recordings
 from playground.results.result import result
 
 MS = 1_000_000
@@ -84,7 +84,7 @@ def test_departures_are_in_the_document_with_both_probabilities_in_both_models()
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", recordings())
+@pytest.mark.parametrize("name", recordings(FOLDER))
 def test_a_recorded_experiment_has_documents_that_explain_as_far_as_it_goes(name):
     recording = read(find(name))
     baseline = (recording.specs[0], recording.events[0])

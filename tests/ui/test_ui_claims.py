@@ -10,11 +10,11 @@ from typing import Any
 from playground.core.machine import Machine
 from playground.core.spec import Protocol, RunSpec, Workload
 from playground.engines import engines
+from playground.results.html.claims import claims_html
 from playground.results.store import Store
 from playground.run.jobs import Jobs
 from playground.techniques import techniques
 from playground.ui.availability import World
-from playground.ui.claims import claims_html
 from playground.ui.handlers import App, stored, watch
 from playground.ui.results import Shown, columns_html
 

@@ -16,22 +16,22 @@ from playground.core.spec import PROTOCOLS, Protocol, RunSpec
 from playground.engines import engines
 from playground.measure.ceilings import device_key
 from playground.models.model import ModelFacts
+from playground.results.html.difference import departure_html, difference_html
+from playground.results.html.explained import error_words, expectations_html, predictions_html
+from playground.results.html.provenance import configuration_html, provenance_html
+from playground.results.metrics_table import metrics_html
 from playground.results.numbers import floor_of, interval, shown, spread_about, unstable
 from playground.results.store import Store
 from playground.run.jobs import Jobs
 from playground.techniques import techniques
 from playground.ui.availability import World
 from playground.ui.columns import column_html
-from playground.ui.difference import departure_html, difference_html
-from playground.ui.explained import error_words, expectations_html, predictions_html
 from playground.ui.fields import fill, refresh
 from playground.ui.form import Draft, draft_of, named_protocol, protocol_name, specs_of
 from playground.ui.handlers import App, estimate, remeasure
-from playground.ui.provenance import configuration_html, provenance_html
 from playground.ui.results import Shown, columns_html, status_html, table_html
 from playground.ui.speed import ceilings_of, speed_html
 from playground.ui.strings import SPEED_UNKNOWN
-from playground.ui.tables import comparison_html
 from playground.ui.view import View, fold, start
 
 EVIL = "<script>alert(1)</script>"
@@ -193,7 +193,7 @@ def test_the_baselines_quality_cells_show_the_noise_floor_and_floors_have_no_row
         "ppl": metric(12.5, "ppl"), "ppl_floor": metric(0.01, "ppl"), "top1_agreement_floor": metric(0.998, "share"),
     })  # fmt: skip
     other = document({"kld_mean": metric(0.04, "nats"), "kld_mean_floor": metric(None, "nats", reason="measured for the baseline only")})
-    html = comparison_html([base, other], ["A", "B"])
+    html = metrics_html([base, other], ["A", "B"]).split("<table")[1]
     assert "noise floor 2.0e-05 nats" in html
     assert "this is the baseline" not in html
     assert "noise floor ± 0.0100 ppl" in html
@@ -205,7 +205,7 @@ def test_the_baselines_quality_cells_show_the_noise_floor_and_floors_have_no_row
 def test_cells_tell_how_steady_the_passes_were() -> None:
     good = metric(0.02, cv=0.07, grade="good", ci95=[0.019, 0.021], n=5)
     shaky = metric(0.02, cv=0.31, grade="unstable", ci95=[0.01, 0.03], n=5)
-    html = comparison_html([document({"itl_s": good}), document({"itl_s": shaky})], ["A", "B"])
+    html = metrics_html([document({"itl_s": good}), document({"itl_s": shaky})], ["A", "B"]).split("<table")[1]
     assert "95 % interval over 5 passes, which vary by 7 % (good)" in html
     assert "<small>unstable: varies by 31 %</small>" in html
 

@@ -16,6 +16,7 @@ from playground.core.plan import complete
 from playground.core.spec import RunSpec
 from playground.models.model import ModelFacts
 from playground.results.charts import charts
+from playground.results.metrics_table import metrics_html
 from playground.results.numbers import change, digits, interval, shown
 from playground.results.store import Store
 from playground.run.jobs import Jobs
@@ -27,7 +28,7 @@ from playground.ui.memory import estimate_html
 from playground.ui.page import build_page
 from playground.ui.results import Shown, board_values, status_html, table_html
 from playground.ui.strings import PHASES
-from playground.ui.tables import comparison_html, prepared_html
+from playground.ui.tables import prepared_html
 from playground.ui.text import marked
 from playground.ui.view import View, fold, start
 
@@ -72,7 +73,7 @@ def test_model_output_names_evidence_failures_and_input_are_escaped() -> None:
     pages = [
         column_html(view, 0, 0, {**failed, "status": "done"}, None),
         prepared_html(view),
-        comparison_html([failed], [EVIL]),
+        metrics_html([failed], [EVIL]),
         status_html(Shown(view, (EVIL,), status="running")),
     ]
     for page in pages:
@@ -146,7 +147,7 @@ def test_a_column_shows_deltas_to_the_baseline_and_says_when_there_is_no_differe
 def test_the_table_says_no_difference_and_gives_formulas_and_reasons() -> None:
     base, other = document((0.020, 0.019, 0.021)), document((0.0205, 0.0190, 0.0220), kld_mean=metric(0.04, "nats"))
     base["metrics"]["kld_mean"] = metric(None, "nats", reason="this is the baseline")
-    html = comparison_html([base, other], ["A", "B"])
+    html = metrics_html([base, other], ["A", "B"]).split("<table")[1]
     assert "no difference that this run can show" in html
     assert "(last token - first token) / (output tokens - 1)" in html
     assert "this is the baseline" in html
@@ -173,7 +174,7 @@ def test_compile_time_stands_beside_the_load_time_and_the_cold_first_call() -> N
     waits = {"cold_ttft_s": metric(0.31, "s"), "load_s": metric(1.25, "s")}
     fused = document((0.01, 0.01, 0.01), **waits, compile_s=metric(42.5, "s"))
     plain = document((0.02, 0.02, 0.02), **waits, compile_s=metric(None, "s", reason="this engine compiles nothing"))
-    html = comparison_html([plain, fused], ["A", "B"])
+    html = metrics_html([plain, fused], ["A", "B"]).split("<table")[1]
     rows = [row for row in html.split("<tr") if any(title in row for title in ("Time to first token, cold", "Load time", "Compile time"))]
     assert len(rows) == 3
     assert html.index("Time to first token, cold") < html.index("Load time") < html.index("Compile time")

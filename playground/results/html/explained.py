@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from playground.results.html.text import escape, variant_table
 from playground.results.numbers import digits, shown
-from playground.ui.text import escape, variant_table
 
 Result = Mapping[str, Any]
 PREDICTED = {

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from difflib import SequenceMatcher
 from typing import Any
 
+from playground.results.html.text import escape
 from playground.results.numbers import digits
-from playground.ui.text import escape
 
 COMPARED_TOKENS = 1000  # aligning two long texts takes time that grows with the square of their length
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from playground.results.claims import OPEN
-from playground.ui.text import escape
+from playground.results.html.text import escape
 
 Judged = Mapping[str, Any]
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from playground.results.html.text import escape, variant_table
 from playground.results.numbers import shown
-from playground.ui.text import escape, variant_table
 
 Result = Mapping[str, Any]
 PACKAGES = ("python", "torch", "transformers", "bitsandbytes")
@@ -27,6 +27,12 @@ def provenance_html(results: Sequence[Result]) -> str:
     model = "; ".join(source for source in sources if source)
     parts = [*_machine(facts), *_program(facts), f"model: {model}" if model else None, facts.get("started_at")]
     return f'<p class="provenance machine">{" · ".join(escape(part) for part in parts if part)}</p>'
+
+
+def quality_html(results: Sequence[Result]) -> str:
+    """On what the quality figures were measured: text, window, stride and positions; nothing where nothing was scored."""
+    known = dict.fromkeys(str(result["quality_about"]) for result in results if result.get("quality_about"))
+    return f'<p class="provenance measured-on">Quality measured on: {escape("; ".join(known))}</p>' if known else ""
 
 
 def _machine(facts: Mapping[str, Any]) -> list[str | None]:

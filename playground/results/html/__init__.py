@@ -1,0 +1,1 @@
+"""Parts of results as escaped HTML, for the page and for reports alike."""
