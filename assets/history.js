@@ -8,7 +8,7 @@ function tick() {
 
 element.addEventListener("click", (event) => {
   const button = event.target.closest("[data-do]");
-  if (button) trigger("click", { do: button.dataset.do, id: button.dataset.id });
+  if (button) trigger(["open", "again"].includes(button.dataset.do) ? "submit" : "click", { do: button.dataset.do, id: button.dataset.id });
 });
 element.addEventListener("change", (event) => {
   const run = event.target.dataset.run;

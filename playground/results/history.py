@@ -84,6 +84,14 @@ class History:
         with self._database.reading() as connection:
             return lines(connection, *_condition(Filters()), limit, offset)
 
+    def line(self, experiment: str) -> Line:
+        """One experiment; raises Problem("user") for an unknown id."""
+        with self._database.reading() as connection:
+            found = lines(connection, "deleted_at IS NULL AND id = ?", [experiment], 1, 0)
+        if not found:
+            raise Problem("user", f"There is no stored experiment {experiment!r}.")
+        return found[0]
+
     def describe(self, experiment: str, *, label: str | None = None, note: str | None = None) -> None:
         """Give an experiment a short label, a note, or both; "" takes one away, None leaves it as it is."""
         given = {name: text.strip() for name, text in (("label", label), ("note", note)) if text is not None}

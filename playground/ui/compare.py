@@ -61,16 +61,17 @@ class Page:
     experiments: gr.Radio
     recordings: gr.Dropdown
     about: gr.HTML
-    history: gr.Dropdown
     kept: gr.HTML
 
 
 @dataclass(frozen=True)
 class Opener:
-    """How other tabs bring something to this one. `restore` and `watch`: the steps that show the run of `page.job`, its settings first."""
+    """How tabs bring something to each other. `picked`: runs ("EXPERIMENT:INDEX") to be explored; `restore` and `watch`: the steps that
+    show the run of `page.job`, its settings first."""
 
     page: Page
     tabs: gr.Tabs
+    picked: gr.State
     restore: Mapping[str, Any]
     watch: Mapping[str, Any]
 
@@ -95,7 +96,7 @@ def build_compare(app: App, blocks: gr.Blocks, tabs: gr.Tabs) -> Opener:
     page = _layout(app)
     _wire_form(app, page)
     _wire_protocol(app, page)
-    return Opener(page, tabs, **_wire_run(app, page, blocks))
+    return Opener(page, tabs, gr.State(()), **_wire_run(app, page, blocks))
 
 
 def _layout(app: App) -> Page:
@@ -115,16 +116,12 @@ def _layout(app: App) -> Page:
                 gr.HTML(explanations_html(app.world.techniques), apply_default_css=False)
             status_place = gr.HTML(status_html(Shown()), render=False, apply_default_css=False, elem_id="status")
             board = build_board(status_place)
-            with gr.Accordion("History", open=bool(app.store.warning), elem_id="history-section"):
-                kept = gr.HTML(**_kept(app), apply_default_css=False, elem_id="kept")
-                history = gr.Dropdown([], value=None, label="Earlier runs", info=strings.HISTORY_INFO, elem_id="history", interactive=True)
+            kept = gr.HTML(**_kept(app), apply_default_css=False, elem_id="kept")
     bar = _bar(status_place)
     job = gr.BrowserState("", storage_key="inference-playground-run", secret="inference-playground")
     mine = gr.BrowserState([], storage_key="inference-playground-mine", secret="inference-playground")
     known = gr.State([])
-    return Page(
-        Form(setup, columns, count, place, own, add, remove), known, board, bar, job, mine, experiments, recordings, about, history, kept
-    )
+    return Page(Form(setup, columns, count, place, own, add, remove), known, board, bar, job, mine, experiments, recordings, about, kept)
 
 
 def _presets() -> tuple[gr.Radio, gr.Dropdown, gr.HTML]:
@@ -221,11 +218,6 @@ def _wire_protocol(app: App, page: Page) -> None:
     setup.remeasure.click(remeasured, sources, [page.bar.message, setup.estimate], **FORM)
 
 
-def _listed(app: App) -> list[Any]:
-    """Earlier runs, and what is wrong with keeping them."""
-    return [gr.update(choices=handlers.history_choices(app), value=None), gr.update(**_kept(app))]
-
-
 def _kept(app: App) -> dict[str, Any]:
     return {"value": note_html(app.store.warning or ""), "visible": bool(app.store.warning)}
 
@@ -272,13 +264,10 @@ def _wire_run(app: App, page: Page, blocks: gr.Blocks) -> dict[str, Mapping[str,
     }
     started = page.bar.run.click(submitted, [page.mine, *sources], [page.bar.message, page.job, page.mine], **FORM)
     started.then(None, js=TO_RESULTS, api_visibility="private")
-    listing = [page.history, page.kept]
-    started.then(**watch).then(lambda: _listed(app), None, listing, **FORM)
+    started.then(**watch).then(lambda: gr.update(**_kept(app)), None, page.kept, **FORM)
     page.bar.stop.click(stopped, [page.job, page.mine], page.bar.message, **FORM)
     page.board.row.input(**watch)
     blocks.load(**restore).then(**watch)
-    blocks.load(lambda: _listed(app), None, listing, **FORM)
-    opened = page.history.input(lambda chosen: chosen, page.history, page.job, **FORM)
-    opened.then(**restore).then(**watch)
+    blocks.load(lambda: gr.update(**_kept(app)), None, page.kept, **FORM)
     blocks.unload(left)
     return {"restore": restore, "watch": watch}

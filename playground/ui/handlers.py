@@ -193,16 +193,12 @@ def remeasure(app: App) -> str:
     return note_html(strings.REMEASURE_DONE)
 
 
-def history_choices(app: App) -> list[tuple[str, str]]:
-    """(line, id) of the newest runs."""
-    return [(_history_line(item), str(item["id"])) for item in app.store.history()]
-
-
-def _history_line(item: Any) -> str:
-    statuses = set(item["statuses"])
-    status = next((name for name in ("interrupted", "failed", "cancelled", "running", "waiting") if name in statuses), "done")
-    when = str(item["created_at"])[:16].replace("T", " ")
-    return f"{when} UTC · {item['title']} · {status}"
+def again(app: App, experiment: str) -> Job:
+    """Queue the runs of a stored experiment once more; raises Problem where that cannot be."""
+    stored = app.store.load(experiment)
+    specs = [run.spec for run in stored.runs]
+    check(app, specs)
+    return app.jobs.submit(stored.title, specs)
 
 
 def message_html(problem: Problem | None) -> str:

@@ -43,10 +43,11 @@ class Board:
     final: gr.HTML
     table: gr.HTML
     prepared: gr.HTML
+    explore: gr.Button
 
     def outputs(self) -> list[gr.components.Component]:
         """All of them."""
-        return [self.status, self.columns, self.row, self.live, self.final, self.table, self.prepared]
+        return [self.status, self.columns, self.row, self.live, self.final, self.table, self.prepared, self.explore]
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,8 @@ def build_board(status: gr.HTML) -> Board:
         table = gr.HTML("", js_on_load=sorting, apply_default_css=False, elem_id="comparison")
         with gr.Accordion("Exact input: the text that the model sees", open=False, elem_id="prepared-section"):
             prepared = gr.HTML(prepared_html(View()), apply_default_css=False, elem_id="prepared")
-    return Board(status, columns, row, live, final, table, prepared)
+        explore = gr.Button("Explore these: trade-offs, limits, a report", elem_id="explore-these", size="sm", visible=False, scale=0)
+    return Board(status, columns, row, live, final, table, prepared, explore)
 
 
 def board_values(now: Shown, before: Shown | None = None) -> list[Any]:
@@ -104,6 +106,7 @@ def board_values(now: Shown, before: Shown | None = None) -> list[Any]:
         final_json(finished, now.names) if results_changed else gr.skip(),
         table_html(finished, now.names) if results_changed else gr.skip(),
         prepared_html(now.view) if results_changed or _prepared(now) != _prepared(before) else gr.skip(),
+        gr.update(visible=now.over and len(now.results) > 1) if before is None or now.over != before.over else gr.skip(),
     ]
 
 

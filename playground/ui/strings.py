@@ -29,7 +29,6 @@ NEXT_ROUND = "Waits for its next round."
 DIFFERS_INFO = "Everything else is as in the baseline."
 RECORDINGS_INFO = "Real runs, replayed at their own pace: no model is loaded."
 EXPERIMENT_HINT = "Pick a ready-made experiment, or set up your own below."
-HISTORY_INFO = "Every run is kept on this machine. Opening one brings its settings and results back."
 ROW_INFO = "Each prompt is one row; the first eight stream, all others appear when they are complete."
 NOTHING_RUNS = "Nothing is running."
 STILL_GOING = "Your run is still going: stop it first, or wait."
@@ -100,3 +99,21 @@ MAKING_ENDINGS = {
     "cancelled": "Stopped. Nothing was kept.",
     "gone": "This job is no longer known: the server was restarted.",
 }
+
+HISTORY_INTRO = (
+    "Every run is kept on this machine with its raw events. Find one again, say what it was about, run it again, or tick runs to compare."
+)
+HISTORY_EMPTY = (
+    "Nothing has been run yet. In the tab Compare, pick an experiment such as “Precision ladder” and press Run: it will stand here."
+)
+NOTHING_FOUND = "No experiment fits these filters."
+ANY = "any"
+IMPORT_DONE = "Imported as {}: it is with the recordings in the tab Compare now, and opens as recorded."
+DELETED = "{} deleted. It can be brought back for a day."
+RESTORED = "Brought back."
+
+EXPLORE_INTRO = "Two to eight runs side by side: which give up nothing, which stay within your limits, and what all their numbers are."
+EXPLORE_EMPTY = (
+    "Tick two to eight runs in the tab History, or press “Explore these” under finished results in the tab Compare. "
+    "A first one to try there: the experiment “Quantization”."
+)

@@ -1,0 +1,250 @@
+"""The tab "History": find earlier experiments, describe, pin, run again, export, import and delete them with undo; tick runs to explore."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from playground.core.places import ASSETS
+from playground.core.problem import Problem
+from playground.results.compare import FEWEST, MOST
+from playground.results.history import Filters
+from playground.run.exchange import give_out, take_in
+from playground.techniques import techniques
+from playground.ui import strings
+from playground.ui.compare import FORM, Opener
+from playground.ui.compare import NAME as COMPARE
+from playground.ui.handlers import App, again, message_html
+from playground.ui.history_list import list_html
+from playground.ui.tabs import Tab
+from playground.ui.tabs.explore import NAME as EXPLORE
+from playground.ui.text import escape, note_html
+
+ON_PAGE = 20
+TICK = "Tick two to eight runs"
+FACETS = ("model", "technique", "device", "status")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Every named component. `filters`: by the fields of results.history.Filters; `place`: (offset, total); `deleted`: the ids of the last
+    deletion; `described`: the id in the form of label and note."""
+
+    filters: dict[str, gr.components.Component]
+    listing: gr.HTML
+    said: gr.HTML
+    undo: gr.Button
+    file: gr.DownloadButton
+    form: gr.Column
+    label: gr.Textbox
+    note: gr.Textbox
+    save: gr.Button
+    earlier: gr.Button
+    later: gr.Button
+    range: gr.HTML
+    upload: gr.UploadButton
+    explore: gr.Button
+    ticked: gr.State
+    offset: gr.State
+    deleted: gr.State
+    described: gr.State
+
+    def shown(self) -> list[gr.components.Component]:
+        """What a look at the store changes, in the order of `look`."""
+        return [self.listing, self.earlier, self.later, self.range, *(self.filters[name] for name in FACETS)]
+
+    def sought(self) -> list[gr.components.Component]:
+        """What `look` is told."""
+        return [self.offset, *self.filters.values()]
+
+
+def build(app: App, blocks: gr.Blocks, place: gr.Tab, opener: Opener) -> list[gr.components.Component]:
+    """The tab's components, wired."""
+    gr.HTML(f'<p class="about intro">{escape(strings.HISTORY_INTRO)}</p>', apply_default_css=False)
+    parts = _parts()
+    _wire_list(app, place, parts)
+    _wire_deeds(app, parts, opener)
+    _wire_form(app, parts)
+    _wire_ticks(parts, opener)
+    return []
+
+
+def _parts() -> Parts:
+    with gr.Row(elem_classes="filters"):
+        filters: dict[str, gr.components.Component] = {
+            "text": gr.Textbox("", label="Words", elem_id="history-text", placeholder="label, note, title, model")
+        }
+        for name in FACETS:
+            filters[name] = gr.Dropdown([(strings.ANY, "")], value="", label=name.capitalize(), elem_id=f"history-{name}", interactive=True)
+        filters["since"] = gr.Textbox("", label="From", placeholder="2026-11-27", elem_id="history-since", max_lines=1)
+        filters["until"] = gr.Textbox("", label="To", placeholder="2026-11-27", elem_id="history-until", max_lines=1)
+    with gr.Row(elem_classes="bar-row said-row"):
+        said = gr.HTML("", apply_default_css=False, elem_id="history-said")
+        undo = gr.Button("Undo", size="sm", elem_id="history-undo", visible=False, scale=0)
+        file = gr.DownloadButton("Download", size="sm", elem_id="history-file", visible=False, scale=0)
+        explore = gr.Button(TICK, variant="primary", size="sm", elem_id="history-explore", interactive=False, scale=0, min_width=190)
+    with gr.Column(visible=False, elem_id="history-form", elem_classes="setup") as form:
+        label = gr.Textbox("", label="Label", max_lines=1, elem_id="history-label")
+        note = gr.Textbox("", label="Note", lines=2, elem_id="history-note")
+        save = gr.Button("Save", size="sm", elem_id="history-save", scale=0)
+    listing = gr.HTML(
+        "", js_on_load=(ASSETS / "history.js").read_text(encoding="utf-8"), apply_default_css=False, elem_id="history-list",
+    )  # fmt: skip
+    with gr.Row(elem_classes="bar-row"):
+        earlier = gr.Button("Newer", size="sm", elem_id="history-newer", scale=0)
+        later = gr.Button("Older", size="sm", elem_id="history-older", scale=0)
+        span = gr.HTML("", apply_default_css=False, elem_id="history-range")
+        upload = gr.UploadButton("Import a file", size="sm", elem_id="history-import", file_types=[".gz"], scale=0)
+    states = (gr.State(()), gr.State(0), gr.State(()), gr.State(""))
+    return Parts(filters, listing, said, undo, file, form, label, note, save, earlier, later, span, upload, explore, *states)
+
+
+def look(app: App, offset: int, *sought: Any) -> list[Any]:
+    """What the list shows for these filters from `offset` on; a filter that cannot be is said in its place."""
+    given = {name: value or "" for name, value in zip(Filters.__dataclass_fields__, sought, strict=True)}
+    try:
+        filters = Filters(**given)
+        page = app.store.earlier.page(filters, ON_PAGE, offset)
+    except Problem as problem:
+        return [note_html(problem.message), *(gr.skip() for _ in range(3 + len(FACETS)))]
+    end, total = min(offset + ON_PAGE, page["total"]), page["total"]
+    titles = {name: technique.title for name, technique in techniques().items()}
+    facets = [
+        gr.update(choices=[(strings.ANY, ""), *((f"{titles.get(value, value) if name == 'technique' else value} ({count})", value)
+                                                for value, count in page["facets"][name].items())], value=given[name])
+        for name in FACETS
+    ]  # fmt: skip
+    words = f"{offset + 1 if total else 0} to {end} of {total:,}"
+    return [
+        list_html(page, filters != Filters()),
+        gr.update(visible=offset > 0),
+        gr.update(visible=end < total),
+        f'<p class="quiet">{words}</p>' if total else "",
+        *facets,
+    ]
+
+
+def _wire_list(app: App, place: gr.Tab, parts: Parts) -> None:
+    def looked(*sought: Any) -> list[Any]:
+        return look(app, *sought)
+
+    def moved(by: int) -> Any:
+        def to(offset: int, *sought: Any) -> list[Any]:
+            there = max(0, offset + by)
+            return [there, *look(app, there, *sought)]
+
+        return to
+
+    def first(*sought: Any) -> list[Any]:
+        return [0, *look(app, 0, *sought)]
+
+    place.select(looked, parts.sought(), parts.shown(), **FORM)
+    found = [parts.offset, *parts.shown()]
+    events = [parts.filters[name].input for name in FACETS] + [parts.filters[name].submit for name in ("text", "since", "until")]
+    gr.on(
+        [*events, *(parts.filters[name].blur for name in ("text", "since", "until"))],
+        lambda _, *sought: first(*sought),
+        parts.sought(),
+        found,
+        **FORM,
+    )
+    parts.later.click(moved(ON_PAGE), parts.sought(), found, **FORM)
+    parts.earlier.click(moved(-ON_PAGE), parts.sought(), found, **FORM)
+
+
+def _wire_deeds(app: App, parts: Parts, opener: Opener) -> None:
+    """Buttons of the list: `submit` events show a run in the tab Compare, `click` events stay here."""
+
+    def opened(event: gr.EventData) -> list[Any]:
+        asked = event._data
+        try:
+            job = str(asked["id"]) if asked["do"] == "open" else again(app, str(asked["id"])).id
+        except Problem as problem:
+            return [message_html(problem), gr.skip(), gr.skip()]
+        return ["", job, gr.Tabs(selected=COMPARE)]
+
+    def done(event: gr.EventData) -> list[Any]:
+        do, experiment = str(event._data["do"]), str(event._data["id"])
+        hidden = gr.update(visible=False)
+        nothing = ["", hidden, (), hidden, hidden, gr.skip(), gr.skip(), gr.skip()]
+        try:
+            changes = _deed(app, do, experiment)
+        except Problem as problem:
+            return [note_html(problem.message), *nothing[1:]]
+        names = ("said", "undo", "deleted", "file", "form", "label", "note", "described")
+        return [changes.get(name, usual) for name, usual in zip(names, nothing, strict=True)]
+
+    def restored(deleted: Sequence[str]) -> list[Any]:
+        try:
+            app.store.earlier.restore(list(deleted))
+        except Problem as problem:
+            return [note_html(problem.message), gr.update(visible=False)]
+        return [note_html(strings.RESTORED), gr.update(visible=False)]
+
+    def taken(path: str) -> str:
+        try:
+            return note_html(strings.IMPORT_DONE.format(take_in(Path(path))))
+        except Problem as problem:
+            return note_html(problem.message)
+
+    def looked(*sought: Any) -> list[Any]:
+        return look(app, *sought)
+
+    again_look: dict[str, Any] = {"fn": looked, "inputs": parts.sought(), "outputs": parts.shown(), **FORM}
+    shown = parts.listing.submit(opened, None, [parts.said, opener.page.job, opener.tabs], **FORM)
+    shown.then(**opener.restore).then(**opener.watch)
+    outputs = [parts.said, parts.undo, parts.deleted, parts.file, parts.form, parts.label, parts.note, parts.described]
+    parts.listing.click(done, None, outputs, **FORM).then(**again_look)
+    parts.undo.click(restored, parts.deleted, [parts.said, parts.undo], **FORM).then(**again_look)
+    parts.upload.upload(taken, parts.upload, parts.said, **FORM)
+
+
+def _deed(app: App, do: str, experiment: str) -> dict[str, Any]:
+    """Do one thing to an experiment; what of the components changes by it, by name. Raises Problem."""
+    earlier, stored = app.store.earlier, app.store.load(experiment)
+    title = stored.title or experiment
+    if do == "pin":
+        earlier.pin(experiment, not earlier.line(experiment)["pinned"])
+    elif do == "delete":
+        earlier.delete([experiment])
+        said = note_html(strings.DELETED.format(title))
+        return {"said": said, "undo": gr.update(visible=True), "deleted": (experiment,)}
+    elif do == "export":
+        path = Path(tempfile.mkdtemp(prefix="export-")) / f"{experiment}.jsonl.gz"
+        give_out(stored, path)
+        return {"file": gr.update(value=str(path), label=f"Download {path.name}", visible=True)}
+    elif do == "describe":
+        line = earlier.line(experiment)
+        return {"form": gr.update(visible=True), "label": line["label"], "note": line["note"], "described": experiment}
+    return {}
+
+
+def _wire_form(app: App, parts: Parts) -> None:
+    def saved(experiment: str, label: str, note: str, *sought: Any) -> list[Any]:
+        try:
+            app.store.earlier.describe(experiment, label=label or "", note=note or "")
+        except Problem as problem:
+            return [note_html(problem.message), gr.skip(), *(gr.skip() for _ in parts.shown())]
+        return ["", gr.update(visible=False), *look(app, *sought)]
+
+    asked = [parts.described, parts.label, parts.note, *parts.sought()]
+    gr.on([parts.save.click, parts.label.submit], saved, asked, [parts.said, parts.form, *parts.shown()], **FORM)
+
+
+def _wire_ticks(parts: Parts, opener: Opener) -> None:
+    def ticked(event: gr.EventData) -> list[Any]:
+        runs = tuple(str(run) for run in event._data["runs"])
+        enough = FEWEST <= len(runs) <= MOST
+        words = f"Explore {len(runs)} runs" if enough else TICK if len(runs) < FEWEST else f"{len(runs)} runs: {MOST} at most"
+        return [runs, gr.update(value=words, interactive=enough)]
+
+    parts.listing.select(ticked, None, [parts.ticked, parts.explore], **FORM)
+    parts.explore.click(lambda runs: [runs, gr.Tabs(selected=EXPLORE)], parts.ticked, [opener.picked, opener.tabs], **FORM)
+
+
+TAB = Tab("history", "History", 40, build)
