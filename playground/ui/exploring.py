@@ -9,6 +9,7 @@ Example::
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -103,11 +104,12 @@ def span_of(found: Gathered, name: str) -> Span | None:
     low, high = (0.9 * min(values) * scale.factor, 1.1 * max(values) * scale.factor)
     if scale.unit == "%":
         low, high = min(low, 90.0), 100.0
-    step = (high - low) / STEPS or 1.0
+    step = 10.0 ** math.floor(math.log10((high - low) / STEPS or 1.0))
+    low, high = math.floor(low / step) * step, math.ceil(high / step) * step
     lower = about.direction == "lower"
     open_end = high if lower else low
-    usual = USUAL_LIMITS.get(name, None)
-    value = open_end if usual is None else min(max(usual * scale.factor, low), high)
+    usual = USUAL_LIMITS.get(name, 0.0) * scale.factor
+    value = usual if low < usual < high else open_end
     words = "at most" if lower else "at least"
     return Span(
         low, high, open_end, value, step, scale, f"{about.title} {words} ({scale.unit})" if scale.unit else f"{about.title} {words}"
