@@ -1,7 +1,8 @@
 """Serve the page: `python app.py` opens http://localhost:7860.
 
 Flags: --host, --port, --share; GRADIO_SERVER_NAME, GRADIO_SERVER_PORT and GRADIO_SHARE give their defaults. On a Hugging Face Space the
-page listens on every address. Nothing here imports torch: models run in worker processes.
+page listens on every address. Where the package mcp is installed, agents find the same API at /gradio_api/mcp. Nothing here imports
+torch: models run in worker processes.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import argparse
 import os
 import signal
 import sys
+from importlib.util import find_spec
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -49,7 +51,7 @@ def main() -> None:
     try:
         _, url, _ = page.launch(
             server_name=options.host, server_port=options.port, share=options.share, quiet=True, prevent_thread_lock=True, ssr_mode=False,
-            app_kwargs={"middleware": [Middleware(SlowFrames)]}, **look(),
+            mcp_server=find_spec("mcp") is not None, app_kwargs={"middleware": [Middleware(SlowFrames)]}, **look(),
         )  # fmt: skip
         print(f"Inference Playground is ready: {url}", flush=True)
         page.block_thread()

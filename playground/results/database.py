@@ -1,5 +1,6 @@
 """One SQLite file, opened safely: WAL, migrated, damage moved aside, and failures as sentences.
 
+Checking a large file takes long, so the whole of it is checked only where there is cause: it was not closed well, or damage was met in it.
 Example::
 
     database = Database(home() / "results.sqlite")
@@ -24,6 +25,7 @@ BUSY_S = 10.0
 NOT_STORED = "The result could not be stored"
 NOT_OPENED = "The file of results could not be opened"
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_SUSPECT = "-suspect"  # a file of this ending lies beside one in which damage was met
 _WHY = {
     sqlite3.SQLITE_FULL: "the disk is full. Free some space and run again.",
     sqlite3.SQLITE_READONLY: "the file or its folder is read-only.",
@@ -71,13 +73,10 @@ class Database:
 
     def _open(self, migrations: Sequence[Callable[[sqlite3.Connection], None]]) -> sqlite3.Connection:
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        suspected = any(_beside(self.path, ending).exists() for ending in ("-wal", _SUSPECT))
         connection = sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
         try:
-            found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-            if found != "ok":
-                error = sqlite3.DatabaseError(found)
-                error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
-                raise error
+            _check(connection, whole=suspected)
             _use_wal(connection)
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute("PRAGMA foreign_keys = ON")
@@ -86,6 +85,9 @@ class Database:
         except BaseException:
             connection.close()
             raise
+        if suspected:
+            with contextlib.suppress(OSError):
+                _beside(self.path, _SUSPECT).unlink(missing_ok=True)
         return connection
 
 
@@ -97,10 +99,24 @@ def _spoken(path: Path, what: str) -> Iterator[None]:
     except (sqlite3.ProgrammingError, sqlite3.IntegrityError):
         raise  # a mistake in this program, not a trouble of the disk
     except sqlite3.Error as error:
+        if _code(error) in _DAMAGED and path.is_file():
+            with contextlib.suppress(OSError):
+                _beside(path, _SUSPECT).touch()
         why = _WHY.get(_code(error), f"{error}.")
         raise Problem("user", f"{what}: {why}", f"{path}: {type(error).__name__}: {error}") from error
     except OSError as error:
         raise Problem("user", f"{what}: {error.strerror or error}.", f"{path}: {error}") from error
+
+
+def _check(connection: sqlite3.Connection, *, whole: bool) -> None:
+    """Raises SQLITE_CORRUPT for damage: in the list of experiments, or anywhere. A file that was cut off is found by SQLite itself."""
+    known = connection.execute("SELECT name FROM sqlite_master WHERE name = 'experiments'").fetchone()
+    of = "(1)" if whole else "('experiments')" if known else None
+    found = connection.execute(f"PRAGMA quick_check{of}").fetchone()[0] if of else "ok"
+    if found != "ok":
+        error = sqlite3.DatabaseError(found)
+        error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        raise error
 
 
 def _code(error: sqlite3.Error) -> int:
@@ -163,7 +179,10 @@ def _move_aside(path: Path) -> Path:
         number += 1
         aside = path.with_name(f"{path.stem}.damaged-{stamp}-{number}{path.suffix}")
     for ending in ("", "-wal", "-shm"):
-        companion = path.with_name(path.name + ending)
-        if companion.exists():
-            companion.rename(aside.with_name(aside.name + ending))
+        if _beside(path, ending).exists():
+            _beside(path, ending).rename(_beside(aside, ending))
     return aside
+
+
+def _beside(path: Path, ending: str) -> Path:
+    return path.with_name(path.name + ending)

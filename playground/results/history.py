@@ -94,7 +94,7 @@ class History:
 
     def describe(self, experiment: str, *, label: str | None = None, note: str | None = None) -> None:
         """Give an experiment a short label, a note, or both; "" takes one away, None leaves it as it is."""
-        given = {name: text.strip() for name, text in (("label", label), ("note", note)) if text is not None}
+        given = {name: _storable(text).strip() for name, text in (("label", label), ("note", note)) if text is not None}
         for name, text in given.items():
             if len(text) > LONGEST[name]:
                 raise Problem("user", f"The {name} is {len(text):,} characters long; {LONGEST[name]:,} is the most.")
@@ -173,7 +173,12 @@ def _condition(filters: Filters) -> tuple[str, list[str | int]]:
         named = "SELECT experiment FROM runs WHERE model IN (SELECT DISTINCT model FROM runs WHERE holds(model, ?))"
         parts.append(f"(holds(title, ?) OR holds(label, ?) OR holds(note, ?) OR id IN ({named}))")
         values += [word] * 4
-    return " AND ".join(parts), values
+    return " AND ".join(parts), [_storable(value) if isinstance(value, str) else value for value in values]
+
+
+def _storable(text: str) -> str:
+    """The text with a mark in place of each half of a pair of UTF-16, which SQLite cannot take."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _read(connection: Connection, experiment: str) -> str:

@@ -15,7 +15,7 @@ import time
 import traceback
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, Literal, Protocol
 
 from playground.core.events import Event, Failed, Loaded, Phase, Warned
@@ -137,6 +137,11 @@ class Jobs:
         """The job of that id: any that waits or runs, and the last ones that ended."""
         with self._changed:
             return self._known.get(job_id)
+
+    def forget(self, job_ids: Collection[str]) -> None:
+        """Know no longer of these jobs, as far as they are over."""
+        with self._changed:
+            self._known = {name: job for name, job in self._known.items() if name not in job_ids or not job.done.is_set()}
 
     @property
     def quiet(self) -> bool:

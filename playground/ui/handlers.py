@@ -65,11 +65,30 @@ def submit(app: App, draft: Draft, mine: Sequence[str] = ()) -> Job:
 
     A job that was told to stop no longer holds the next one up: that one waits for it in the queue.
     """
-    if any(not job.stop.is_set() for job in not_over(app, mine)):
-        raise Problem("user", strings.STILL_GOING)
+    _require_none_going(app, mine)
     specs = specs_of(draft, app.world)
     check(app, specs)
     return app.jobs.submit(title_of(specs), specs)
+
+
+def run_again(app: App, experiment: str, mine: Sequence[str] = ()) -> Job:
+    """Queue a stored experiment once more, as it was, under its title; raises Problem as `submit` does, and where it is gone."""
+    _require_none_going(app, mine)
+    earlier = app.store.load(experiment)
+    specs = [run.spec for run in earlier.runs]
+    check(app, specs)
+    return app.jobs.submit(earlier.title, specs)
+
+
+def delete(app: App, experiments: Sequence[str]) -> None:
+    """Take experiments out of the history and off every page; `app.store.earlier.restore` brings them back. Raises Problem."""
+    app.store.earlier.delete(experiments)
+    app.jobs.forget(experiments)
+
+
+def _require_none_going(app: App, mine: Sequence[str]) -> None:
+    if any(not job.stop.is_set() for job in not_over(app, mine)):
+        raise Problem("user", strings.STILL_GOING)
 
 
 def title_of(specs: Sequence[RunSpec]) -> str:
@@ -191,14 +210,6 @@ def remeasure(app: App) -> str:
     except Problem as problem:
         return note_html(problem.message)
     return note_html(strings.REMEASURE_DONE)
-
-
-def again(app: App, experiment: str) -> Job:
-    """Queue the runs of a stored experiment once more; raises Problem where that cannot be."""
-    stored = app.store.load(experiment)
-    specs = [run.spec for run in stored.runs]
-    check(app, specs)
-    return app.jobs.submit(stored.title, specs)
 
 
 def message_html(problem: Problem | None) -> str:

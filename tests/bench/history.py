@@ -152,7 +152,8 @@ def main() -> None:
         timed("words", args.times, lambda: store.earlier.page(Filters(text="ladder llama")))
         timed("device, and the last of its pages", args.times, lambda: store.earlier.page(Filters(device="NVIDIA H200"), offset=500))
         newest = store.history(1)[0]["id"]
-        timed("one experiment of two runs, with its events folded", args.times, lambda: whole(store, newest))
+        timed("one experiment of two runs, its events read", args.times, lambda: [run.events for run in store.load(newest).runs])
+        timed("the same, read and folded for the page", args.times, lambda: whole(store, newest))
         store.close()
 
 

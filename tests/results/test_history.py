@@ -75,6 +75,7 @@ def titles(store: Store, **wanted: str) -> list[str]:
         ({"text": "LLAMA cac"}, ["Cache"]),
         ({"text": "grÜSSE"}, ["Grüße"]),
         ({"text": "100%"}, []),
+        ({"text": "\ud800"}, []),
     ],
 )
 def test_each_filter_leaves_what_it_names(three: Any, wanted: dict[str, str], left: list[str]) -> None:
@@ -119,6 +120,8 @@ def test_a_label_and_a_note_are_kept_found_and_taken_away(three: Any) -> None:
     kept = store.load(first)
     assert (kept.label, kept.note) == ("for the talk", "Line one\nÜBER alles")
     assert titles(store, text="talk über") == ["Grüße"]
+    store.earlier.describe(first, label="half \ud800")
+    assert store.load(first).label == "half ?"
     store.earlier.describe(first, label="")
     assert (store.load(first).label, store.load(first).note) == ("", "Line one\nÜBER alles")
     with pytest.raises(Problem, match="The label is 81 characters long; 80 is the most"):

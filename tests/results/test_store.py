@@ -309,6 +309,38 @@ def test_a_damaged_file_is_moved_aside_and_said(path, damage):
     third.close()
 
 
+def test_damage_that_is_met_while_reading_is_said_and_moved_aside_at_the_next_opening(path):
+    store = Store(path)
+    experiment = finished(store)
+    store.append(experiment, 0, [Text(0, 0, (os.urandom(30_000).hex(),))])
+    with store._database.reading() as connection:
+        root = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'chunks'").fetchone()[0]
+        size = connection.execute("PRAGMA page_size").fetchone()[0]
+    store.close()
+    with path.open("r+b") as file:
+        file.seek((root - 1) * size)
+        file.write(b"\xff" * size)
+    second = Store(path)
+    assert second.warning == ""
+    assert len(second.history()) == 1
+    with pytest.raises(Problem, match="damaged; after a restart it will be moved aside"):
+        _ = second.load(experiment).runs[0].events
+    second.close()
+    third = Store(path)
+    assert "was moved to" in third.warning
+    finished(third)
+    third.close()
+    assert [file.name for file in path.parent.iterdir() if "suspect" in file.name] == []
+
+
+def test_a_file_that_was_cut_off_is_moved_aside(path):
+    store = Store(path)
+    finished(store)
+    store.close()
+    path.write_bytes(path.read_bytes()[:-8192])
+    assert "was moved to" in Store(path).warning
+
+
 WRITER = """
 import sys
 from pathlib import Path

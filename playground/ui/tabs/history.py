@@ -17,9 +17,9 @@ from playground.results.history import Filters
 from playground.run.exchange import give_out, take_in
 from playground.techniques import techniques
 from playground.ui import strings
-from playground.ui.compare import FORM, Opener
+from playground.ui.compare import FORM, OWN_JOBS, Opener
 from playground.ui.compare import NAME as COMPARE
-from playground.ui.handlers import App, again, message_html
+from playground.ui.handlers import App, delete, message_html, run_again
 from playground.ui.history_list import list_html
 from playground.ui.tabs import Tab
 from playground.ui.tabs.explore import NAME as EXPLORE
@@ -160,13 +160,16 @@ def _wire_list(app: App, place: gr.Tab, parts: Parts) -> None:
 def _wire_deeds(app: App, parts: Parts, opener: Opener) -> None:
     """Buttons of the list: `submit` events show a run in the tab Compare, `click` events stay here."""
 
-    def opened(event: gr.EventData) -> list[Any]:
-        asked = event._data
+    def opened(mine: list[str] | None, event: gr.EventData) -> list[Any]:
+        asked, started = event._data, list(mine or ())
+        job = str(asked["id"])
         try:
-            job = str(asked["id"]) if asked["do"] == "open" else again(app, str(asked["id"])).id
+            if asked["do"] == "again":
+                job = run_again(app, job, started).id
+                started = [*started, job][-OWN_JOBS:]
         except Problem as problem:
-            return [message_html(problem), gr.skip(), gr.skip()]
-        return ["", job, gr.Tabs(selected=COMPARE)]
+            return [message_html(problem), gr.skip(), gr.skip(), gr.skip()]
+        return ["", job, started, gr.Tabs(selected=COMPARE)]
 
     def done(event: gr.EventData) -> list[Any]:
         do, experiment = str(event._data["do"]), str(event._data["id"])
@@ -196,7 +199,8 @@ def _wire_deeds(app: App, parts: Parts, opener: Opener) -> None:
         return look(app, *sought)
 
     again_look: dict[str, Any] = {"fn": looked, "inputs": parts.sought(), "outputs": parts.shown(), **FORM}
-    shown = parts.listing.submit(opened, None, [parts.said, opener.page.job, opener.tabs], **FORM)
+    outputs = [parts.said, opener.page.job, opener.page.mine, opener.tabs]
+    shown = parts.listing.submit(opened, opener.page.mine, outputs, **FORM)
     shown.then(**opener.restore).then(**opener.watch)
     outputs = [parts.said, parts.undo, parts.deleted, parts.file, parts.form, parts.label, parts.note, parts.described]
     parts.listing.click(done, None, outputs, **FORM).then(**again_look)
@@ -211,7 +215,7 @@ def _deed(app: App, do: str, experiment: str) -> dict[str, Any]:
     if do == "pin":
         earlier.pin(experiment, not earlier.line(experiment)["pinned"])
     elif do == "delete":
-        earlier.delete([experiment])
+        delete(app, [experiment])
         said = note_html(strings.DELETED.format(title))
         return {"said": said, "undo": gr.update(visible=True), "deleted": (experiment,)}
     elif do == "export":
