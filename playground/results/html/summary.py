@@ -86,4 +86,4 @@ def _evidence(result: Result) -> str:
     titles = {technique.name: technique.title for technique in techniques().values()}
     items = "".join(f"<li><span>{escape(titles.get(name, name))}: {escape(text)}</span></li>" for name, text in found.items())
     words = "Evidence that each setting took effect"
-    return f'<details class="evidence" open><summary>{words}</summary><ul class="evidence">{items}</ul></details>'
+    return f'<details class="proof" open><summary>{words}</summary><ul class="evidence">{items}</ul></details>'
