@@ -94,6 +94,7 @@ function themed(figure, look) {
       uirevision: "keep",
       paper_bgcolor: "rgba(0,0,0,0)",
       plot_bgcolor: "rgba(0,0,0,0)",
+      modebar: { bgcolor: "rgba(0,0,0,0)", color: look.quiet, activecolor: look.ink },
       dragmode: coarse ? false : "zoom",
       font: { family: look.family, size: 12, color: look.quiet },
       hoverlabel: { bgcolor: look.card, bordercolor: look.grid, font: { family: look.family, color: look.ink } },

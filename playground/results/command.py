@@ -138,9 +138,9 @@ class _Line:
 
 def _quoted(word: str) -> str:
     """A flag and its value as a person writes them: with a space between, unless the value is empty or begins like a flag."""
-    if "\0" in word:
-        raise _Unsayable
     flag, equals, value = word.partition("=")
+    if "\0" in word or value == "--":  # argparse takes the latter away, wherever it stands
+        raise _Unsayable
     return f"{flag} {shlex.quote(value)}" if equals and value and not value.startswith("-") else shlex.quote(word)
 
 

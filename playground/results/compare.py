@@ -26,6 +26,16 @@ from playground.results.result import result
 Document = Mapping[str, Any]
 FEWEST, MOST = 2, 8
 SHOWN_VALUE = 60
+SPOKEN = {
+    "prompts": "Set of prompts",
+    "max_new_tokens": "Number of new tokens",
+    "ignore_eos": "Ignoring the end of text",
+    "chat": "Chat template",
+    "warmups": "Number of warm-ups",
+    "repeats": "Number of repeats",
+    "rounds": "Number of rounds",
+    "text": "Evaluation text",
+}
 UNEXPLAINED = "It is not explained against the first of these runs, since its events cannot be read."
 
 
@@ -165,13 +175,7 @@ def _differences(runs: Sequence[Picked]) -> list[str]:
 
 
 def _spoken(field: str) -> str:
-    special = {
-        "max_new_tokens": "Number of new tokens",
-        "ignore_eos": "Ignoring the end of text",
-        "chat": "Chat template",
-        "text": "Evaluation text",
-    }
-    return special.get(field, field.replace("_", " ").capitalize())
+    return SPOKEN.get(field, field.replace("_", " ").capitalize())
 
 
 def _sentence(name: str, values: Sequence[Any]) -> str:

@@ -112,9 +112,11 @@ def metrics_html(results: Sequence[Result], names: Sequence[str]) -> str:
         for kind in ("csv", "json")
         for act in ("copy", "download")
     )
+    gone = body.count('<tr class="absent"')
+    toggle = f'<label><input type="checkbox" class="show-absent"> show {gone} that nothing measured</label>' if gone else ""
     return (
         f'<section class="metrics" data-csv="{escape(csv_text(rows))}" data-json="{escape(json_text(rows))}">'
-        f'<div class="table-tools"><p class="quiet">★ marks a value that these runs show to be better than each other one.</p>{buttons}'
+        f'<div class="table-tools"><p class="quiet">★: shown by these runs to be better than each other value.</p>{toggle}{buttons}'
         '<span class="said-so" role="status"></span></div>'
         '<div class="table-scroll" tabindex="0" role="region" aria-label="All metrics"><table class="comparison"><thead><tr>'
         '<th scope="col" aria-sort="none"><button type="button" data-rows="title" title="Sort the metrics by name">Metric</button></th>'

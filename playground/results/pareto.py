@@ -197,7 +197,7 @@ def best_within(
     first = ranked[0]
     value = f"{shown(number(metrics[first]) or 0.0, about.unit)} {interval(metrics[first])}".strip()
     if len(ranked) == 1:
-        sentence = f"{within_words}, {names[first]} is the only variant; {about.title}: {value}."
+        sentence = f"{within_words}, {names[first]} is the only variant. Its {_lower(about.title)}: {value}."
     else:
         sentence = f"{within_words}, {names[first]} has the best {_lower(about.title)}: {value}."
         alike = [index for index in ranked[1:] if compare(by, metrics[first], metrics[index]) != "better"]

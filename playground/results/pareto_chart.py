@@ -49,10 +49,11 @@ def _panel(found: Trade, names: Sequence[str], limits: Mapping[str, float]) -> d
         return panel(name, title, None, 0, height=HEIGHT, note=_note(found))
     scales = {axis: _scale(found.points, axis, metric) for axis, metric in (("x", axes.x), ("y", axes.y))}
     ranges = {axis: _range(found.points, axis, scales[axis], limits.get(metric)) for axis, metric in (("x", axes.x), ("y", axes.y))}
-    spots = _label_spots(found.points, scales, ranges)
+    line = limits[axes.y] * scales["y"].factor if axes.y in limits else None
+    spots = _label_spots(found.points, scales, ranges, line)
     traces = [_front(found, scales), *(_trace(point, found, names, scales, spots[point.variant]) for point in found.points)]
     layout = {
-        "margin": {"l": 8, "r": 12, "t": 6, "b": 44},
+        "margin": {"l": 8, "r": 12, "t": 6, "b": 58},
         "xaxis": _axis("x", axes.x, scales["x"], ranges["x"]),
         "yaxis": _axis("y", axes.y, scales["y"], ranges["y"]),
         "shapes": [shape for axis, metric in (("x", axes.x), ("y", axes.y)) for shape in _limit(axis, metric, limits, scales, ranges)],
@@ -107,8 +108,8 @@ def _range(points: Sequence[Point], axis: str, scale: Scale, limit: float | None
 
 def _axis(axis: str, metric: str, scale: Scale, ends: Sequence[float]) -> dict[str, Any]:
     about = METRICS[metric]
-    unit = f", {scale.unit}" if scale.unit else ""
-    text = f"{about.title}{unit} ({BETTER[axis, about.direction]} is better)"
+    unit = f"{scale.unit}, " if scale.unit else ""
+    text = f"{about.title}{'<br>' if axis == 'x' else ', '}{unit}{BETTER[axis, about.direction]} is better"
     return {"title": {"text": text, "standoff": 6}, "range": list(ends), "nticks": 6, "tickangle": 0, "zeroline": False}
 
 
@@ -132,11 +133,11 @@ def _trace(point: Point, found: Trade, names: Sequence[str], scales: Mapping[str
         "text": [f"{'★ ' if point.variant == found.best else ''}{short(point.name)}{' ?' if point.state == 'open' else ''}"],
         "textposition": spot,
         "cliponaxis": False,
-        "opacity": FADED[point.state],
         "meta": {"variant": point.variant, "muted": not point.passes},
         "marker": {
             "symbol": "circle" if point.passes else "circle-open",
             "size": _size(point, found.points),
+            "opacity": FADED[point.state],
             "color": colour(point.variant),
             "line": {"width": 2, "color": colour(point.variant)},
         },
@@ -204,15 +205,21 @@ def _limit(
     ]
 
 
-def _label_spots(points: Sequence[Point], scales: Mapping[str, Scale], ranges: Mapping[str, Sequence[float]]) -> dict[int, str]:
-    """Where each label stands: above its point, or below it or beside it where another point's label is near."""
+def _label_spots(
+    points: Sequence[Point], scales: Mapping[str, Scale], ranges: Mapping[str, Sequence[float]], line: float | None
+) -> dict[int, str]:
+    """Where each label stands: above its point, or below it where another point's label or the line of a limit is near; towards the middle
+    at the sides, where it would be cut off."""
+    (left, right), (low, high) = ranges["x"], ranges["y"]
     taken: list[tuple[float, float, str]] = []
     spots = {}
     for point in points:
-        x, y = ((_at(point, axis) * scales[axis].factor - ranges[axis][0]) / (ranges[axis][1] - ranges[axis][0]) for axis in ("x", "y"))
-        near = {spot for other_x, other_y, spot in taken if abs(x - other_x) < 0.22 and abs(y - other_y) < 0.12}
-        spots[point.variant] = next(
-            (s for s in ("top center", "bottom center", "middle right", "middle left") if s not in near), "top right"
-        )
+        x = (_at(point, "x") * scales["x"].factor - left) / (right - left)
+        y = (_at(point, "y") * scales["y"].factor - low) / (high - low)
+        crossed = line is not None and 0 < (line - low) / (high - low) - y < 0.16
+        near = {spot for other_x, other_y, spot in taken if abs(x - other_x) < 0.25 and abs(y - other_y) < 0.13}
+        side = "left" if x > 0.7 else "right" if x < 0.3 else "center"
+        choices = [f"{end} {side}" for end in (("bottom", "top") if crossed else ("top", "bottom"))]
+        spots[point.variant] = next((spot for spot in choices if spot not in near), "middle right" if x < 0.5 else "middle left")
         taken.append((x, y, spots[point.variant]))
     return spots

@@ -52,7 +52,9 @@ def report_html(results: Sequence[Result], about: About) -> str:
     names = list(about.names) or variant_names([str(result.get("label") or "") for result in results])
     limits = usual_limits(results) if about.limits is None else about.limits
     trades, drawn = pareto_charts(results, names, limits) if len(results) > 1 else {"groups": []}, charts(results, names)
-    finding = trades["groups"][0].pop("note") if trades["groups"] else ""
+    finding = ""
+    if trades["groups"]:
+        finding, trades["groups"][0]["title"] = trades["groups"][0].pop("note"), ""  # they stand in the report's own text
     parts = [
         ("summary", "In short", (f'<p class="finding">{escape(finding)}</p>' if finding else "") + cards_html(results, names)),
         ("trade-offs", "Trade-offs", _charts("trades", trades)),
@@ -61,7 +63,7 @@ def report_html(results: Sequence[Result], about: About) -> str:
         ("metrics", "All metrics", metrics_html(results, names) + quality_html(results)),
         ("predicted", "Predicted and measured", predictions_html(results, names)),
         ("outputs", "What the models wrote", outputs_html(results, names)),
-        ("provenance", "Where the numbers come from", provenance_html(results) + configuration_html(results, names)),
+        ("provenance", "Where the numbers come from", provenance_html(results, names) + configuration_html(results, names)),
         ("command", "Run it again", _command(about.command)),
     ]
     shown = [(anchor, heading, body) for anchor, heading, body in parts if body]

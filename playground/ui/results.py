@@ -165,7 +165,7 @@ def table_html(results: Sequence[Result], names: Sequence[str]) -> str:
         metrics_html(results, names),
         quality_html(results),
         predictions_html(results, names),
-        provenance_html(results),
+        provenance_html(results, names),
         configuration_html(results, names),
     )
     return "".join(parts)

@@ -256,13 +256,13 @@ def test_provenance_names_machine_program_and_every_model_source() -> None:
         "playground": "0.2.0", "commit": "0123456789abcdef-dirty", "versions": {"python": "3.11", "torch": "2.13", "other": "9"},
         "started_at": "2026-01-01T00:00:00", "model_source": "hub",
     }  # fmt: skip
-    html = provenance_html([document(provenance=facts), document(provenance={**facts, "model_source": "a folder"})])
+    html = provenance_html([document(provenance=facts), document(provenance={**facts, "model_source": "a folder"})], ["A", "B"])
     for words in ("lab", "Fast CPU", "2 cores", "16 GB of memory", "H200", "driver 570", "Linux-6", "playground 0.2.0",
                   "commit 0123456789 with changes", "python 3.11", "torch 2.13", "model: hub; a folder", "2026-01-01"):  # fmt: skip
         assert words in html
     assert "other" not in html
-    assert provenance_html([document(), document(provenance={})]) == ""
-    assert "lab" in provenance_html([document(provenance={"host": "lab"})])
+    assert provenance_html([document(), document(provenance={})], ["A", "B"]) == ""
+    assert "lab" in provenance_html([document(provenance={"host": "lab"})], ["A"])
 
 
 def test_the_effective_configuration_lists_every_setting_and_marks_what_differs() -> None:

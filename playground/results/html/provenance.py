@@ -2,7 +2,7 @@
 
 Pure and escaped HTML. Example::
 
-    provenance_html(results) + configuration_html(results, names)
+    provenance_html(results, names) + configuration_html(results, names)
 """
 
 from __future__ import annotations
@@ -18,15 +18,25 @@ PACKAGES = ("python", "torch", "transformers", "bitsandbytes")
 LONGEST_TEXT = 80
 
 
-def provenance_html(results: Sequence[Result]) -> str:
-    """One paragraph of the machine and the program; where the variants' models came from, once for each source."""
-    facts = next((result["provenance"] for result in results if result.get("provenance")), None)
-    if not facts:
-        return ""
-    sources = dict.fromkeys(str((result.get("provenance") or {}).get("model_source") or "") for result in results)
-    model = "; ".join(source for source in sources if source)
-    parts = [*_machine(facts), *_program(facts), f"model: {model}" if model else None, facts.get("started_at")]
-    return f'<p class="provenance machine">{" · ".join(escape(part) for part in parts if part)}</p>'
+def provenance_html(results: Sequence[Result], names: Sequence[str]) -> str:
+    """One paragraph of the machine and the program, or one for each of several with the names of the variants that were made there; where
+    the variants' models came from, once for each source."""
+    groups: dict[str, list[int]] = {}
+    for index, result in enumerate(results):
+        if result.get("provenance"):
+            groups.setdefault(_made(result["provenance"]), []).append(index)
+    paragraphs = []
+    for made, members in groups.items():
+        facts = [results[index]["provenance"] for index in members]
+        model = "; ".join(source for source in dict.fromkeys(str(one.get("model_source") or "") for one in facts) if source)
+        parts = [made, f"model: {model}" if model else "", str(facts[0].get("started_at") or "")]
+        whose = f"<b>{escape(', '.join(names[index] for index in members))}</b>: " if len(groups) > 1 else ""
+        paragraphs.append(f'<p class="provenance machine">{whose}{escape(" · ".join(part for part in parts if part))}</p>')
+    return "".join(paragraphs)
+
+
+def _made(facts: Mapping[str, Any]) -> str:
+    return " · ".join(part for part in (*_machine(facts), *_program(facts)) if part)
 
 
 def quality_html(results: Sequence[Result]) -> str:

@@ -37,19 +37,28 @@ def cover_html(results: Sequence[Result], title: str, text: str, warnings: Seque
 def _facts(results: Sequence[Result]) -> dict[str, str]:
     made = [result.get("provenance") or {} for result in results]
     first = results[0].get("spec") or {} if results else {}
-    work, protocol = first.get("workload") or {}, first.get("protocol") or {}
-    prompts = len(work.get("prompts") or ())
-    rounds = int(protocol.get("rounds") or 1)
     return {
         "Machine": _each(str(facts.get("gpu") or facts.get("cpu") or "") for facts in made),
         "Model": _each(str(facts.get("model_source") or "") for facts in made) or str(first.get("model", "")),
         "When": _each(str(facts.get("started_at") or "")[:10] for facts in made),
-        "Workload": f"{prompts} prompt{'s' if prompts != 1 else ''}, {work.get('max_new_tokens')} new tokens each" if work else "",
-        "Protocol": f"{protocol.get('repeats')} timed passes after {protocol.get('warmups')} warm-ups"
-        + (f", in {rounds} rounds" if rounds > 1 else "")
-        if protocol
-        else "",
+        "Workload": _workload(first.get("workload") or {}),
+        "Protocol": _protocol(first.get("protocol") or {}),
     }
+
+
+def _workload(work: Mapping[str, Any]) -> str:
+    return f"{_counted(len(work.get('prompts') or ()), 'prompt')}, {work.get('max_new_tokens')} new tokens each" if work else ""
+
+
+def _protocol(protocol: Mapping[str, Any]) -> str:
+    if not protocol:
+        return ""
+    passes = f"{_counted(protocol.get('repeats'), 'timed pass', 'es')} after {_counted(protocol.get('warmups'), 'warm-up')}"
+    return f"{passes}, in {protocol['rounds']} rounds" if (protocol.get("rounds") or 1) > 1 else passes
+
+
+def _counted(number: Any, word: str, plural: str = "s") -> str:
+    return f"{number} {word}{'' if number == 1 else plural}"
 
 
 def _each(texts: Any) -> str:
@@ -86,4 +95,4 @@ def _evidence(result: Result) -> str:
     titles = {technique.name: technique.title for technique in techniques().values()}
     items = "".join(f"<li><span>{escape(titles.get(name, name))}: {escape(text)}</span></li>" for name, text in found.items())
     words = "Evidence that each setting took effect"
-    return f'<details class="evidence" open><summary>{words}</summary><ul class="evidence">{items}</ul></details>'
+    return f'<details class="proof" open><summary>{words}</summary><ul class="evidence">{items}</ul></details>'
