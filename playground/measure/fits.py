@@ -55,13 +55,12 @@ def parabola(n: Points, t: Points) -> Parabola | None:
 
 
 def growth(x: Points, y: Points) -> tuple[float, float]:
-    """(a, b) of y = a + b x with neither negative, by least squares; the mean where all x are alike. At least one point of positive x."""
+    """(a, b) of y = a + b x with neither negative, by the least sum of squared relative errors; the mean where all x are alike. At least
+    one point, all of them positive."""
     if len(set(x)) < 2:
         return math.fsum(y) / len(y), 0.0
-    scale = max(x)
-    targets = [1.0 if value <= 0 else value for value in y]
-    constant, linear = _non_negative([[1 / time, at / scale / time] for at, time in zip(x, targets, strict=True)])
-    return constant, linear / scale
+    constant, linear = _non_negative([[1 / value, at / max(x) / value] for at, value in zip(x, y, strict=True)])
+    return constant, linear / max(x)
 
 
 def leaves(x: Points, y: Points, factor: float) -> float | None:
@@ -73,7 +72,7 @@ def leaves(x: Points, y: Points, factor: float) -> float | None:
         return None
     # The last point at or below the limit before the first one above it: the one next to it.
     (x0, y0), (x1, y1) = (x[above - 1], y[above - 1]), (x[above], y[above])
-    return x0 * (x1 / x0) ** ((limit - y0) / (y1 - y0))
+    return x0 * math.exp(math.log(x1 / x0) * (limit - y0) / (y1 - y0))
 
 
 def _non_negative(rows: Sequence[Sequence[float]]) -> list[float]:

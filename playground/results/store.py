@@ -101,14 +101,18 @@ class Store:
         self._database = Database(path)
         self.warning = self._database.warning
 
+    @property
+    def database(self) -> Database:
+        """The file, for what is kept beside experiments."""
+        return self._database
+
     def close(self) -> None:
         """Close the file."""
         self._database.close()
 
     def create(self, title: str, specs: Sequence[RunSpec], source: str = "") -> str:
         """A new experiment with one waiting run a spec; returns its id, eight letters and digits. `source`: preset, page or CLI."""
-        experiment = "".join(secrets.choice(_ALPHABET) for _ in range(8))
-        now = datetime.now(UTC).isoformat(timespec="seconds")
+        experiment, now = new_id(), datetime.now(UTC).isoformat(timespec="seconds")
         rows = [(experiment, index, _json(spec.to_dict()), spec.fingerprint(), spec.label, spec.model) for index, spec in enumerate(specs)]
         mine = owner()
         with self._database.writing() as connection:
@@ -268,6 +272,11 @@ def _head(connection: sqlite3.Connection, head: sqlite3.Row) -> dict[str, Any]:
         "statuses": [run["status"] for run in runs],
         "runs": [{**run, "metrics": found.get(run["index"], {})} for run in runs],
     }
+
+
+def new_id() -> str:
+    """Eight letters and digits that are not easily taken for one another."""
+    return "".join(secrets.choice(_ALPHABET) for _ in range(8))
 
 
 def owner() -> tuple[int, float]:
