@@ -36,7 +36,7 @@ from playground.core.places import PRESETS
 from playground.core.plan import Defaults, complete, engine_defaults, vary
 from playground.core.problem import Problem, did_you_mean
 from playground.core.spec import RunSpec, Workload
-from playground.core.sweep import PROTOCOL, Axis, SweepSpec, axes_from
+from playground.core.sweep import PROTOCOL, SweepSpec, axes_from
 from playground.engines import engines
 from playground.engines.replay import recorded_spec, specs_of
 from playground.measure.machine import probe
@@ -137,7 +137,7 @@ def experiment(path: Path) -> ExperimentPreset:
 
 
 def sweep(path: Path) -> SweepPreset:
-    """One sweep from a TOML or JSON file, or what `SweepSpec.to_dict` gave; an experiment's file is one without axes, for the caller to add.
+    """One sweep from a TOML or JSON file, or what `SweepSpec.to_dict` gave; an experiment's file is one without axes.
     What names no protocol is measured quickly, without quality and profile.
 
     Raises Problem("user") that names the file for anything that is unknown or out of range.
@@ -149,14 +149,9 @@ def sweep(path: Path) -> SweepPreset:
         for table in data.get("variants") or ([data.setdefault("baseline", {})] if "variant" in data or "baseline" in data else [data]):
             table.setdefault("protocol", asdict(PROTOCOL))
         plan = SweepSpec(tuple(specs_from(data)), axes, title, about)
-        return SweepPreset(path.stem, plan.checked(techniques()) if axes else plan, _names_engine(data) or names_axis(axes, "engine"))
+        return SweepPreset(path.stem, plan.checked(techniques()) if axes else plan, _names_engine(data))
     except Problem as problem:
         raise Problem(problem.kind, f"{path.name}: {problem.message}", problem.detail) from None
-
-
-def names_axis(axes: Sequence[Axis], name: str) -> bool:
-    """Whether one of the axes varies that setting."""
-    return any(axis.name == name for axis in axes)
 
 
 def specs_from(data: object) -> list[RunSpec]:

@@ -118,7 +118,7 @@ class Sweep(Iterator[tuple[int, Event]]):
 
     def _skip(self, index: int, smaller: StoredCell) -> Iterator[tuple[int, Event]]:
         held = self.stored.cells[index]
-        reason = f"Skipped: {smaller.cell.label} ran out of memory, and this takes more."
+        reason = f"{smaller.cell.label} ran out of memory, and this takes more."
         self._became(index, dataclasses.replace(held, status="skipped", reason=reason))
         self._keep(lambda: self._sweeps.skip(self.stored.id, index, reason))
         yield index, Warned(time.perf_counter_ns(), f"{held.cell.label}: {reason}")

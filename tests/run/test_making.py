@@ -229,7 +229,7 @@ def test_the_command_tells_wrong_usage_from_a_training_that_failed(home: Path, t
 
 @pytest.mark.slow
 def test_the_default_model_learns_from_a_few_steps_of_the_products_text(home: Path) -> None:
-    from playground.run.adapt import TEXT as LOGBOOK
+    from playground.cli.adapt import TEXT as LOGBOOK
 
     events: list[Event] = []
     job = AdapterJob("few", LOGBOOK.read_text(encoding="utf-8"), steps=8, learning_rate=2e-3, device="cpu")
