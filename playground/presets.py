@@ -16,6 +16,11 @@ An experiment file is also what `python -m playground run FILE.toml` takes: a ba
     metric = "weights_bytes"
     direction = "down"               # up, down or same
     factor = 0.5                     # may be left out, as may bound: about, at least or at most
+
+A sweep's file is an experiment's with a table of axes, the first of which is drawn along; each variant is a line::
+
+    [axes]
+    batch_size = [1, 2, 4, 8]        # or a range: "1:64:x2", "128:1024:128"
 """
 
 from __future__ import annotations
@@ -23,7 +28,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +36,9 @@ from playground.core.places import PRESETS
 from playground.core.plan import Defaults, complete, engine_defaults, vary
 from playground.core.problem import Problem, did_you_mean
 from playground.core.spec import RunSpec, Workload
+from playground.core.sweep import PROTOCOL, SweepSpec, axes_from
 from playground.engines import engines
-from playground.engines.replay import recorded_spec, specs_of
+from playground.engines.replay import specs_of, truly_run
 from playground.measure.machine import probe
 from playground.models.recording import Recording, read, recordings
 from playground.results.claims import Claim, claims_from, judge
@@ -65,6 +71,15 @@ class ExperimentPreset:
     claims: tuple[Claim, ...] = ()
 
 
+@dataclass(frozen=True)
+class SweepPreset:
+    """A named sweep: `plan` has its title and one paragraph of what to look for; `names_engine`: as of an experiment."""
+
+    name: str
+    plan: SweepSpec
+    names_engine: bool = True
+
+
 def workloads(folder: Path = PRESETS / "workloads") -> list[WorkloadPreset]:
     """All workload presets, by file name."""
     return [_workload(path) for path in sorted(folder.glob("*.toml"))]
@@ -73,6 +88,11 @@ def workloads(folder: Path = PRESETS / "workloads") -> list[WorkloadPreset]:
 def experiments(folder: Path = PRESETS / "experiments") -> list[ExperimentPreset]:
     """All experiment presets, by file name."""
     return [experiment(path) for path in sorted(folder.glob("*.toml"))]
+
+
+def sweeps(folder: Path = PRESETS / "sweeps") -> list[SweepPreset]:
+    """All sweep presets, by file name."""
+    return [sweep(path) for path in sorted(folder.glob("*.toml"))]
 
 
 def recorded() -> list[ExperimentPreset]:
@@ -97,15 +117,8 @@ def judged(results: Sequence[Mapping[str, Any]], own: Sequence[Claim] = ()) -> l
     """What `results.claims.judge` finds for these results, baseline first: the claims `own`, and those of all experiments about the same
     changes. A replayed run counts as what was recorded."""
     known = dict.fromkeys([*own, *(claim for preset in experiments() for claim in preset.claims)])
-    found = [{**result, "spec": _measured(RunSpec.from_dict(result["spec"])).to_dict()} for result in results if "spec" in result]
+    found = [{**result, "spec": truly_run(RunSpec.from_dict(result["spec"])).to_dict()} for result in results if "spec" in result]
     return judge(known, found, techniques()) if len(found) == len(results) else []
-
-
-def _measured(spec: RunSpec) -> RunSpec:
-    try:
-        return recorded_spec(spec)
-    except Problem:  # the recording has gone since; only its engine and model are not known then
-        return spec
 
 
 def experiment(path: Path) -> ExperimentPreset:
@@ -119,6 +132,24 @@ def experiment(path: Path) -> ExperimentPreset:
         specs = tuple(specs_from(data))
         claims = claims_from(given, specs, techniques(), engines())
         return ExperimentPreset(path.stem, title, str(data.get("about", "")).strip(), specs, _names_engine(data), claims)
+    except Problem as problem:
+        raise Problem(problem.kind, f"{path.name}: {problem.message}", problem.detail) from None
+
+
+def sweep(path: Path) -> SweepPreset:
+    """One sweep from a TOML or JSON file, or what `SweepSpec.to_dict` gave; an experiment's file is one without axes.
+    What names no protocol is measured quickly, without quality and profile.
+
+    Raises Problem("user") that names the file for anything that is unknown or out of range.
+    """
+    data = _read(path)
+    try:
+        axes, title, about = axes_from(data.pop("axes", {})), str(data.pop("title", path.stem)), str(data.pop("about", "")).strip()
+        data.pop("claim", None)
+        for table in data.get("variants") or ([data.setdefault("baseline", {})] if "variant" in data or "baseline" in data else [data]):
+            table.setdefault("protocol", asdict(PROTOCOL))
+        plan = SweepSpec(tuple(specs_from(data)), axes, title, about)
+        return SweepPreset(path.stem, plan.checked(techniques()) if axes else plan, _names_engine(data))
     except Problem as problem:
         raise Problem(problem.kind, f"{path.name}: {problem.message}", problem.detail) from None
 

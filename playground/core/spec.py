@@ -23,11 +23,13 @@ from playground.core.problem import Problem, did_you_mean
 DEFAULT_MODEL = "smollm2-135m-instruct"
 DEFAULT_PROMPT = "What is the capital of France? Answer in one sentence, then say why it became the capital."
 MAX_NEW_TOKENS = 32_768
+MAX_PROMPT_TOKENS = 131_072
 MAX_TOP_K = 1_000_000  # more than any vocabulary
 EVALUATIONS = ("short", "full")
 
 
 NARROWING = ("top_k", "top_p")  # settings of a draw; their defaults leave nothing out
+ADDED = (*NARROWING, "prompt_tokens")  # settings that came later: at their defaults a workload is what it was before them
 GREEDY = "at temperature 0 the most likely token is always taken."
 
 
@@ -57,7 +59,9 @@ class Workload:
 
     prompts: non-empty texts; max_new_tokens: tokens to generate for each; ignore_eos: go on after the end-of-text token, so that
     lengths match; temperature: 0 is greedy; chat: put each prompt through the model's chat template where it has one; top_k: draw from
-    this many of the most likely tokens, 0 from all; top_p: and of these from the fewest that have this share of the probability.
+    this many of the most likely tokens, 0 from all; top_p: and of these from the fewest that have this share of the probability;
+    prompt_tokens: in place of each prompt a text of the product's own that is exactly this long for the model's tokenizer, 0 for the
+    prompts as they are written. Such a text is one to go on with and no message, so `chat` is off for it.
     """
 
     prompts: tuple[str, ...] = (DEFAULT_PROMPT,)
@@ -68,6 +72,7 @@ class Workload:
     chat: bool = True
     top_k: int = 0
     top_p: float = 1.0
+    prompt_tokens: int = 0
 
     def __post_init__(self) -> None:
         given: object = self.prompts
@@ -84,6 +89,9 @@ class Workload:
         _require_int("max_new_tokens", self.max_new_tokens, 1, MAX_NEW_TOKENS)
         _require_bool("ignore_eos", self.ignore_eos)
         _require_bool("chat", self.chat)
+        _require_int("prompt_tokens", self.prompt_tokens, 0, MAX_PROMPT_TOKENS)
+        if self.prompt_tokens:
+            object.__setattr__(self, "chat", False)
         _require_int("seed", self.seed, 0, 2**63 - 1)
         if isinstance(self.temperature, bool) or not isinstance(self.temperature, int | float):
             raise Problem("user", f"temperature must be a number, got {self.temperature!r}.")
@@ -188,11 +196,11 @@ class RunSpec:
         return cls(**fields)
 
     def fingerprint(self) -> str:
-        """16 hex digits of what decides the measurement; the label and the price do not, nor do top_k and top_p where they narrow
-        nothing, so that a run from before there were such settings is still the same."""
+        """16 hex digits of what decides the measurement; the label and the price do not, nor do settings that came later
+        where they change nothing, so that a run from before there were such settings is still the same."""
         data = self.to_dict()
         del data["label"], data["protocol"]["price_per_hour"]
-        for name in NARROWING:
+        for name in ADDED:
             if getattr(self.workload, name) == getattr(Workload, name):
                 del data["workload"][name]
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]

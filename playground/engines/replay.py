@@ -76,6 +76,14 @@ def recorded_spec(spec: RunSpec) -> RunSpec:
     return _variant(read(find(name), events_too=False), variant)
 
 
+def truly_run(spec: RunSpec) -> RunSpec:
+    """As `recorded_spec`, but the spec itself where its recording has gone: only its engine and model are not known then."""
+    try:
+        return recorded_spec(spec)
+    except Problem:
+        return spec
+
+
 def _variant(recording: Recording, variant: int) -> RunSpec:
     if variant >= len(recording.specs):
         raise Problem("model", f"The recording {recording.name} has the variants 0 to {len(recording.specs) - 1}, and no {variant}.")

@@ -58,4 +58,17 @@ def notes_and_filters(connection: sqlite3.Connection) -> None:
         connection.execute(statement)
 
 
-MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [first_schema, ceilings, notes_and_filters]
+def sweeps(connection: sqlite3.Connection) -> None:
+    """Sweeps with their plans, and their cells, each of which is an experiment of its own once it has begun."""
+    for statement in (
+        "CREATE TABLE sweeps (number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, title TEXT NOT NULL, plan TEXT NOT NULL,"
+        " status TEXT NOT NULL, created_at TEXT NOT NULL, owner_pid INTEGER NOT NULL, owner_started REAL NOT NULL)",
+        "CREATE TABLE sweep_cells (sweep TEXT NOT NULL REFERENCES sweeps (id) ON DELETE CASCADE, position INTEGER NOT NULL,"
+        " cell TEXT NOT NULL, experiment TEXT REFERENCES experiments (id) ON DELETE SET NULL, skipped TEXT NOT NULL DEFAULT '',"
+        " seconds REAL, PRIMARY KEY (sweep, position))",
+        "CREATE INDEX sweep_cells_by_experiment ON sweep_cells (experiment)",
+    ):
+        connection.execute(statement)
+
+
+MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [first_schema, ceilings, notes_and_filters, sweeps]

@@ -87,6 +87,14 @@ def shown(number: float, unit: str) -> str:
     return f"{digits(number * scale.factor)} {scale.unit}".strip()
 
 
+def duration(seconds: float) -> str:
+    """A time to wait, in words: "40 s", "12 min", "1 h 5 min"."""
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{max(round(seconds), 1)} s"
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
 def interval(metric: Metric) -> str:
     """Half the width of the 95 % interval, as "± 0.4 ms" in the unit that the value itself is shown in, or both ends where the value is not
     in their middle ("52.2 to 69.1 %"); "" where there is none."""

@@ -96,14 +96,18 @@ class Store:
         self.warning = self._database.warning
         self.earlier = History(self._database)
 
+    @property
+    def database(self) -> Database:
+        """The file, for what is kept beside experiments."""
+        return self._database
+
     def close(self) -> None:
         """Close the file."""
         self._database.close()
 
     def create(self, title: str, specs: Sequence[RunSpec], source: str = "") -> str:
         """A new experiment with one waiting run a spec; returns its id, eight letters and digits. `source`: preset, page or CLI."""
-        experiment = "".join(secrets.choice(_ALPHABET) for _ in range(8))
-        now = datetime.now(UTC).isoformat(timespec="seconds")
+        experiment, now = new_id(), datetime.now(UTC).isoformat(timespec="seconds")
         mine = owner()
         rows = [
             (experiment, index, _json(spec.to_dict()), spec.fingerprint(), spec.label, spec.model, *mine, spec.device)
@@ -247,3 +251,8 @@ def _json(data: Mapping[str, Any]) -> str:
 def _require(found: object, experiment: str, index: int) -> None:
     if not found:
         raise Problem("user", f"There is no stored run {index} of an experiment {experiment!r}; it may have been deleted.")
+
+
+def new_id() -> str:
+    """Eight letters and digits that are not easily taken for one another."""
+    return "".join(secrets.choice(_ALPHABET) for _ in range(8))

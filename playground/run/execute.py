@@ -40,6 +40,7 @@ from playground.measure.energy import EnergyMeter, energy_window
 from playground.measure.machine import probe, provenance
 from playground.run.failures import from_exception
 from playground.run.passes import Passes, Rows, Steps, Stopped
+from playground.run.prompts import text_of
 from playground.run.resident import give_back, reset_peak, resident
 from playground.run.scoring import quality
 
@@ -212,6 +213,7 @@ class _Run(Passes):
     def _prepare(self) -> list[tuple[int, ...]]:
         """Token ids of each prompt."""
         self.phase("prepare")
+        self._make_prompts()
         work = self.plan.spec.workload
         prepared = [self.engine.prepare(prompt, work.chat) for prompt in work.prompts]
         ids = [tuple(tokens) for _, tokens in prepared]
@@ -220,6 +222,20 @@ class _Run(Passes):
         self.emit(Prepared(time.perf_counter_ns(), texts, tuple(len(tokens) for tokens in ids), templated))
         self._check_lengths([len(tokens) for tokens in ids])
         return ids
+
+    def _make_prompts(self) -> None:
+        """Where the workload asks for prompts of a length, put them in the place of what is written there."""
+        work = self.plan.spec.workload
+        if not work.prompt_tokens:
+            return
+        made = [
+            text_of(work.prompt_tokens, lambda text: len(self.engine.prepare(text, False)[1]), number)
+            for number in range(len(work.prompts))
+        ]
+        spec = self.plan.spec.replace(workload=dataclasses.replace(work, prompts=tuple(made)))
+        self.plan = dataclasses.replace(self.plan, spec=spec)
+        proof = f"each prompt has exactly {work.prompt_tokens:,} tokens, of the product's own text; no chat template, as it is no message"
+        self.emit(Evidence(time.perf_counter_ns(), "prompt_tokens", True, proof))
 
     def _check_lengths(self, token_counts: Sequence[int]) -> None:
         limit, new = self.engine.facts.get("context_length"), self.plan.spec.workload.max_new_tokens

@@ -35,6 +35,15 @@ Ending = Literal["done", "failed", "cancelled"]
 NO_FOLDER = Path("no folder for the baseline") / "baseline"  # its absence becomes the reason why a comparison is missing
 
 
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """What variants are compared with where that is none of them: the folder of its figures, and its spec and events (None: the one variant
+    is what others will be compared with, and leaves its figures in the folder)."""
+
+    folder: Path
+    measured: tuple[RunSpec, Sequence[Event]] | None = None
+
+
 class Runs(Protocol):
     """What an experiment needs of a Runner."""
 
@@ -61,11 +70,14 @@ class Experiment(Iterator[tuple[int, Event]]):
     None where nothing is kept. Closing it early ends the worker.
     """
 
-    def __init__(self, specs: Sequence[RunSpec], runner: Runs, cancel: threading.Event, keeper: Keeper) -> None:
+    def __init__(
+        self, specs: Sequence[RunSpec], runner: Runs, cancel: threading.Event, keeper: Keeper, against: Reference | None = None
+    ) -> None:
         self.results: list[dict[str, Any]] = []
         self.events: list[list[Event]] = []
         self._specs, self._runner, self._cancel, self._keeper = tuple(_once(spec) for spec in specs), runner, cancel, keeper
         self._endings: dict[int, Event] = {}
+        self._against = against
         self._steps = self._run()
 
     @property
@@ -87,7 +99,7 @@ class Experiment(Iterator[tuple[int, Event]]):
         self._steps.close()
 
     def _run(self) -> Generator[tuple[int, Event], None, None]:
-        compared = len(self._specs) > 1 and any(spec.protocol.quality for spec in self._specs)
+        compared = self._against is None and len(self._specs) > 1 and any(spec.protocol.quality for spec in self._specs)
         with ExitStack() as stack:
             logprobs = NO_FOLDER
             if compared:
@@ -100,12 +112,18 @@ class Experiment(Iterator[tuple[int, Event]]):
                     yield 0, Warned(time.perf_counter_ns(), message)
             rounds = max(spec.protocol.rounds for spec in self._specs)
             for number in range(rounds):
-                for variant, spec in enumerate(self._specs):
-                    compares = compared and spec.protocol.quality
-                    reference = logprobs if compares and variant > 0 else None
-                    save = logprobs if compares and variant == 0 and logprobs != NO_FOLDER else None
+                for variant in range(len(self._specs)):
+                    reference, save = self._folders(variant, logprobs) if compared or self._against else (None, None)
                     for event in self._part(variant, number, rounds, reference, save):
                         yield variant, event
+
+    def _folders(self, variant: int, logprobs: Path) -> tuple[Path | None, Path | None]:
+        """Where a variant finds the figures that it is compared with, and where it leaves its own."""
+        if not self._specs[variant].protocol.quality:
+            return None, None
+        if self._against:
+            return (self._against.folder, None) if self._against.measured else (None, self._against.folder)
+        return (logprobs, None) if variant else (None, logprobs if logprobs != NO_FOLDER else None)
 
     def _part(self, variant: int, number: int, rounds: int, reference: Path | None, save: Path | None) -> Iterator[Event]:
         """One round of one variant. Its ending waits for the last round, and one that is no Done ends the variant's work."""
@@ -139,7 +157,8 @@ class Experiment(Iterator[tuple[int, Event]]):
         if isinstance(event, Ceilings) and event.fresh and not _plays(spec):
             self._keeper.keep_ceilings(event)
         if isinstance(event, ENDINGS):
-            self.results.append(result(spec, seen, (self._specs[0], self.events[0]) if variant else None))
+            baseline = self._against.measured if self._against else (self._specs[0], self.events[0]) if variant else None
+            self.results.append(result(spec, seen, baseline))
             yield from self._keeper.finish(variant, seen, self.results[-1])
         else:
             yield from self._keeper.append(variant, seen)
@@ -178,10 +197,12 @@ def run_experiment(
     title: str = "",
     experiment_id: str | None = None,
     on_created: Callable[[str], None] | None = None,
+    against: Reference | None = None,
 ) -> Experiment:
     """An experiment to iterate; nothing runs before the first step. `cancel` may be set from any thread.
 
-    store: where it is kept, as `experiment_id` if the caller created it there already; on_created: called with its id.
+    store: where it is kept, as `experiment_id` if the caller created it there already; on_created: called with its id; against: what the
+    variants are compared with, in place of the first.
     """
     if not specs:
         raise Problem("user", "An experiment needs at least one variant.")
@@ -189,7 +210,7 @@ def run_experiment(
     keeper.create(title, specs)
     if keeper.experiment_id is not None and on_created:
         on_created(keeper.experiment_id)
-    return Experiment(specs, runner, cancel, keeper)
+    return Experiment(specs, runner, cancel, keeper, against)
 
 
 def clear_leftovers() -> None:

@@ -24,7 +24,10 @@ TEMPLATE_TOKENS = 30
 
 
 def guessed_prompt_tokens(spec: RunSpec) -> int:
-    """Tokens of the longest prompt, before any tokenizer is there: four characters a token and a chat template of 30."""
+    """Tokens of the longest prompt, before any tokenizer is there: as many as the workload asks for, else four characters a token and a
+    chat template of 30."""
+    if spec.workload.prompt_tokens:
+        return spec.workload.prompt_tokens
     longest = max(len(prompt) for prompt in spec.workload.prompts)
     return longest // CHARACTERS_PER_TOKEN + 1 + (TEMPLATE_TOKENS if spec.workload.chat else 0)
 

@@ -17,21 +17,17 @@ from pathlib import Path
 
 from playground.core.events import Event
 from playground.core.problem import Problem
-from playground.core.spec import RunSpec
-from playground.engines import engines
-from playground.engines.replay import recorded_spec
 from playground.measure.metrics import METRICS
 from playground.presets import judged
-from playground.results.command import command
 from playground.results.compare import Compared, Picked, side_by_side
 from playground.results.metrics_table import csv_text, json_text, metric_rows
 from playground.results.numbers import Scale, digits, scale_for
 from playground.results.pareto import USUAL_LIMITS, Axes, metric_of, tradeable
 from playground.results.pareto_chart import pareto_charts
 from playground.results.ranking import number
-from playground.results.report import About, report_html
+from playground.results.report import About
 from playground.results.store import StoredRun
-from playground.techniques import techniques
+from playground.run.reporting import report_of
 from playground.ui.handlers import App
 
 LATENCIES = ("ttft_s", "itl_s", "itl_p95_s", "e2e_s", "j_per_token", "peak_allocated_bytes", "peak_rss_bytes", "weights_bytes")
@@ -138,20 +134,12 @@ def write_files(found: Gathered, limits: Mapping[str, float]) -> dict[str, str]:
     """Paths of report, CSV and JSON of what is shown, in a fresh temporary folder."""
     results, names = found.compared.results, found.compared.names
     folder = Path(tempfile.mkdtemp(prefix="report-"))
-    again = command([_recorded(RunSpec.from_dict(result["spec"])) for result in results], techniques(), engines())
-    about = About(found.title, "", names, found.compared.warnings, judged(results), again, limits)
+    about = About(found.title, "", names, found.compared.warnings, judged(results), limits=limits)
     rows = metric_rows(results, names)
-    texts = {"report.html": report_html(results, about), "metrics.csv": csv_text(rows), "metrics.json": json_text(rows)}
+    texts = {"report.html": report_of(results, about), "metrics.csv": csv_text(rows), "metrics.json": json_text(rows)}
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
     return {name: str(folder / name) for name in texts}
-
-
-def _recorded(spec: RunSpec) -> RunSpec:
-    try:
-        return recorded_spec(spec)
-    except Problem:
-        return spec
 
 
 def limit_info(span: Span) -> str:

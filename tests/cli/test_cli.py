@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from playground.cli import parser, wanted
+from playground.cli import parser
+from playground.cli.run import wanted
 from playground.core.machine import Gpu, Machine
 from playground.core.problem import Problem
 from playground.engines import engines
@@ -208,7 +209,7 @@ PACKAGES = dict.fromkeys(("torch", "transformers", "triton", "bitsandbytes", "ac
 def with_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine with a GPU, as far as the choice of what to run goes."""
     machine = Machine("host", "cpu", 2, 16 * 10**9, 8 * 10**9, "cuda", (GPU,), packages=PACKAGES)
-    monkeypatch.setattr("playground.cli.probe", lambda: machine)
+    monkeypatch.setattr("playground.cli.run.probe", lambda: machine)
 
 
 def engines_of(*arguments: str) -> list[str]:
@@ -267,7 +268,7 @@ def test_a_model_that_graph_does_not_run_leaves_transformers_and_one_line_says_w
 
 
 def test_without_a_gpu_transformers_runs_what_names_no_engine(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("playground.cli.probe", lambda: Machine("host", "cpu", 2, 16, 8, no_cuda="no driver", packages=PACKAGES))
+    monkeypatch.setattr("playground.cli.run.probe", lambda: Machine("host", "cpu", 2, 16, 8, no_cuda="no driver", packages=PACKAGES))
     assert engines_of("--variant", "precision=fp32") == ["transformers"] * 2
     with pytest.raises(Problem, match="No CUDA device: no driver"):
         engines_of("--device", "cuda")

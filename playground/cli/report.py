@@ -11,24 +11,20 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from playground.core.problem import Problem
-from playground.core.spec import RunSpec
-from playground.engines import engines
-from playground.engines.replay import recorded_spec
-from playground.results.command import command
+from playground.presets import judged
 from playground.results.drawing import variant_names
 from playground.results.metrics_table import csv_text, json_text, metric_rows
-from playground.results.report import About, report_html
+from playground.results.report import About
 from playground.results.store import StoredExperiment, open_store
-from playground.techniques import techniques
+from playground.run.reporting import report_of
 
 Result = Mapping[str, Any]
-Judge = Callable[[Sequence[Result]], Sequence[Result]]
 NEEDED = ("spec", "status", "metrics")
 MOST_BYTES = 256_000_000
 
@@ -42,25 +38,18 @@ class Found:
     claims: Sequence[Result]
 
 
-def register(commands: Any, judged: Judge) -> None:
-    """The command and its flags; `commands`: what argparse's add_subparsers gave; `judged`: finds what claims come to in results."""
+def register(commands: Any) -> None:
+    """The command and its flags; `commands`: what argparse's add_subparsers gave."""
     report = commands.add_parser("report", help="write results as one HTML file that opens anywhere; also as CSV and JSON")
     report.add_argument("source", metavar="EXPERIMENT|RESULT.json", help="id of a stored experiment, or what `run --json` wrote")
     report.add_argument("--out", metavar="REPORT.html", type=Path, help="the report; default: report.html if nothing else is asked for")
     report.add_argument("--csv", metavar="OUT.csv", type=Path, help="all metrics, a line a metric and variant")
     report.add_argument("--json", metavar="OUT.json", type=Path, help="all metrics as JSON")
     report.add_argument("--title", help="in place of the experiment's")
-    report.set_defaults(command=lambda args: _report(args, judged))
+    report.set_defaults(command=_report)
 
 
-def report_of(found: Found) -> str:
-    """The report of results as it is written to a file."""
-    specs = [_recorded(RunSpec.from_dict(result["spec"])) for result in found.results]
-    again = command(specs, techniques(), engines())
-    return report_html(found.results, About(found.title, claims=found.claims, command=again))
-
-
-def of_experiment(stored: StoredExperiment, judged: Judge) -> Found:
+def of_experiment(stored: StoredExperiment) -> Found:
     """What a stored experiment has to report; runs that did not end have no results. Raises Problem("user") where none has."""
     results: list[Result] = [run.result for run in stored.runs if run.result is not None]
     if not results:
@@ -68,17 +57,9 @@ def of_experiment(stored: StoredExperiment, judged: Judge) -> Found:
     return Found(stored.title or stored.id, results, judged(results))
 
 
-def _recorded(spec: RunSpec) -> RunSpec:
-    """What was run in truth; the spec itself where its recording has gone."""
-    try:
-        return recorded_spec(spec)
-    except Problem:
-        return spec
-
-
-def _report(args: argparse.Namespace, judged: Judge) -> int:
+def _report(args: argparse.Namespace) -> int:
     path = Path(args.source)
-    found = _of_file(path, judged) if path.suffix == ".json" or path.is_file() else of_experiment(open_store().load(args.source), judged)
+    found = _of_file(path) if path.suffix == ".json" or path.is_file() else of_experiment(open_store().load(args.source))
     title = args.title or found.title
     rows = metric_rows(found.results, variant_names([str(result.get("label") or "") for result in found.results]))
     out = args.out or (None if args.csv or args.json else Path("report.html"))
@@ -87,7 +68,7 @@ def _report(args: argparse.Namespace, judged: Judge) -> int:
     if args.json:
         _write(args.json, json_text(rows))
     if out:
-        _write(out, report_of(Found(title, found.results, found.claims)))
+        _write(out, report_of(found.results, About(title, claims=found.claims)))
     return 0
 
 
@@ -99,7 +80,7 @@ def _write(path: Path, text: str) -> None:
         raise Problem("user", f"{path} cannot be written: {error.strerror or error}.") from None
 
 
-def _of_file(path: Path, judged: Judge) -> Found:
+def _of_file(path: Path) -> Found:
     """Results from a file of one result, or of several with the baseline first; raises Problem("user") for anything else."""
     try:
         if path.stat().st_size > MOST_BYTES:

@@ -1,0 +1,174 @@
+"""The command `python -m playground sweep`: one or two settings over a grid, a line a run, and what the curves say.
+
+Results go to stdout, progress to stderr. Ctrl-C stops it, and it goes on with --resume. Examples::
+
+    python -m playground sweep batch-size                                    # a preset by name
+    python -m playground sweep mine.toml --axis batch_size=1,2,4,8 --json sweep.json
+    python -m playground sweep kv-cache --axis max_new_tokens=16:256:x2      # an experiment: each of its variants is a line
+    python -m playground sweep --resume k3x9mfq2
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import functools
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from playground.cli.flags import add_flags, assignments, on_usual_engine, overridden, with_variants
+from playground.cli.output import check_writable, write_json
+from playground.core.events import Event, Progress
+from playground.core.places import PRESETS
+from playground.core.plan import engine_defaults, plan_for
+from playground.core.problem import Problem, did_you_mean
+from playground.core.spec import RunSpec
+from playground.core.sweep import PROTOCOL, Cell, SweepSpec, axes_from, cells
+from playground.engines import engine_class, engines
+from playground.measure.machine import probe
+from playground.models.resolve import peek
+from playground.presets import SweepPreset, sweep
+from playground.results.numbers import duration
+from playground.results.store import open_store
+from playground.results.sweep_facts import facts
+from playground.results.sweep_table import sweep_table
+from playground.results.sweeps import StoredSweep
+from playground.run.forecast import estimate_of, shortage
+from playground.run.progress import tell
+from playground.run.runner import Runner
+from playground.run.sweep import Sweep, create
+from playground.techniques import techniques
+
+FOLDERS = ("sweeps", "experiments")
+
+
+def register(commands: Any) -> None:
+    """The command and its flags; `commands`: what argparse's add_subparsers gave."""
+    command = commands.add_parser("sweep", help="run one or two settings over a grid, such as batch sizes or prompt lengths")
+    names = ", ".join(_presets())
+    command.add_argument("spec", nargs="?", metavar="SPEC", help=f"a .toml or .json file, or a preset: {names}")
+    command.add_argument(
+        "--axis", action="append", default=[], metavar="NAME=V,V,...",
+        help="what varies, in place of the file's axes: a knob, prompt_tokens, max_new_tokens, model, engine or device, with its values or "
+        "a range such as 1:64:x2 or 128:1024:128; a second one makes lines",
+    )  # fmt: skip
+    add_flags(command)
+    command.add_argument("--resume", metavar="ID", help="go on with a sweep that was stopped: its finished runs are not run again")
+    command.set_defaults(command=_sweep)
+
+
+def wanted(args: argparse.Namespace) -> SweepSpec:
+    """The plan of a `sweep` command; raises Problem for what cannot be swept here."""
+    machine = probe()
+    preset = _preset(args.spec) if args.spec else SweepPreset("", SweepSpec((RunSpec(protocol=PROTOCOL),), (), "Sweep"), names_engine=False)
+    given = [pair for text in args.axis for pair in assignments([text], "--axis").items()]
+    axes = axes_from([{"name": name, "values": values} for name, values in given])
+    plan = dataclasses.replace(preset.plan, axes=axes or preset.plan.axes, title=args.title or preset.plan.title)
+    changes = [assignments(text.split(","), "--variant") for text in args.variant]
+    specs: Sequence[RunSpec] = [overridden(spec, args, techniques()) for spec in plan.specs]
+
+    def planned(given: Sequence[RunSpec]) -> SweepSpec:
+        return dataclasses.replace(plan, specs=tuple(with_variants(given, changes, machine))).checked(techniques())
+
+    def derived(given: Sequence[RunSpec]) -> list[RunSpec]:
+        return [cell.spec for cell in cells(planned(given), techniques(), engine_defaults(engines(), machine))]
+
+    names = {axis.name for axis in plan.axes}.union(*changes)
+    if not (preset.names_engine or args.engine is not None or "engine" in names):
+        specs = on_usual_engine(specs, derived, machine)
+    _check([*derived(specs)])
+    return planned(specs)
+
+
+def _check(specs: Sequence[RunSpec]) -> None:
+    """Raises the first reason where none of these can run here; one that cannot among others that can is a result."""
+    reasons: list[Problem] = []
+    for spec in specs:
+        engine = engine_class(spec.engine)
+        try:
+            plan_for(spec, techniques(), engine, probe())
+        except Problem as problem:
+            reasons.append(problem)
+    if len(reasons) == len(specs):
+        raise reasons[0]
+
+
+def _sweep(args: argparse.Namespace) -> int:
+    check_writable(args.json)
+    if args.resume and (args.spec or args.axis or args.set or args.variant):
+        raise Problem("user", "--resume goes on with what was planned: leave the specification, --axis, --set and --variant away.")
+    plan = None if args.resume else wanted(args)
+    store = open_store()
+    if store.warning:
+        print(f"playground: {store.warning}", file=sys.stderr)
+    if args.measure_again:
+        store.forget_ceilings()
+    stop, runner = threading.Event(), Runner()
+    running = Sweep(store, create(store, plan) if plan else args.resume, runner, stop)
+    _warn([item.cell for item in running.stored.missing])
+    signal.signal(signal.SIGINT, lambda *_: stop.set())
+    try:
+        for index, event in running:
+            if not args.quiet:
+                _tell(running.stored, index, event)
+    finally:
+        runner.close()
+    return _deliver(args, running)
+
+
+def _warn(missing: Sequence[Cell]) -> None:
+    """One line where runs will probably not fit into memory."""
+    machine, known = probe(), functools.cache(peek)
+    for cell in missing:
+        if short := shortage(estimate_of(cell.spec, known(cell.spec.model), techniques(), machine), machine, cell.spec.device):
+            print(f"playground: {cell.label}: {short} What does not fit is a result, and what is larger is skipped.", file=sys.stderr)
+            return
+
+
+def _tell(stored: StoredSweep, index: int, event: Event) -> None:
+    if isinstance(event, Progress) and event.unit == "cells":
+        left = f", about {duration(stored.left_s)} left" if stored.left_s else ""
+        print(f"[sweep] {event.done:.0f} of {event.total:.0f} runs{left}", file=sys.stderr)
+    else:
+        tell(stored.cells[index].cell.label, event)
+
+
+def _deliver(args: argparse.Namespace, running: Sweep) -> int:
+    """Print the table and what the curves say, write the file, and say how to go on where runs are missing."""
+    stored = running.stored
+    found = facts(stored.plan, stored.cells)
+    if args.json != "-":
+        print("\n".join([sweep_table(stored), *(["", *(fact.sentence for fact in found)] if found else [])]))
+    if stored.missing:
+        done = len(stored.cells) - len(stored.missing)
+        print(f"{done} of {len(stored.cells)} runs are done. Go on: python -m playground sweep --resume {stored.id}", file=sys.stderr)
+    status = 0 if running.status == "done" else 1
+    try:
+        if args.json:
+            write_json(
+                args.json, {**stored.to_dict(), "facts": [vars(fact) for fact in found], "results": [item.result for item in stored.cells]}
+            )
+    except OSError as error:
+        print(f"playground: {args.json} could not be written: {error.strerror or error}.", file=sys.stderr)
+        return 2
+    return status
+
+
+def _presets() -> dict[str, Path]:
+    """Files that can be named: the sweeps, then experiments, of which a sweep may have the name too."""
+    found: dict[str, Path] = {}
+    for folder in FOLDERS:
+        for path in sorted((PRESETS / folder).glob("*.toml")):
+            found.setdefault(path.stem, path)
+    return found
+
+
+def _preset(name: str) -> SweepPreset:
+    path = _presets().get(name, Path(name))
+    if len(path.parts) == 1 and not path.suffix:
+        raise Problem("user", did_you_mean("There is no file, sweep or experiment", name, _presets()))
+    return sweep(path)
