@@ -1,4 +1,5 @@
-"""The command line: `python -m playground run | adapt | models | techniques | doctor`. It executes what the page does.
+"""The command line: `python -m playground run | models | techniques`, and every CLI of the modules in `playground.run`, such as `adapt`,
+`distil` and `doctor`. It executes what the page does.
 
 Results go to stdout, progress to stderr. Exit status: 0 done, 1 a run failed or was stopped, 2 wrong usage. Examples::
 
@@ -12,7 +13,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
-import json
 import os
 import signal
 import sys
@@ -27,6 +27,7 @@ from playground.core.machine import Machine
 from playground.core.places import PRESETS
 from playground.core.plan import Techniques, engine_defaults, knob_index, parse_knobs, plan_for, vary
 from playground.core.problem import Problem
+from playground.core.registry import discover
 from playground.core.spec import EVALUATIONS, NARROWING, PROTOCOLS, Protocol, RunSpec, Workload
 from playground.core.usual import objection, told, usual_engine
 from playground.engines import engine_class, engines
@@ -35,8 +36,7 @@ from playground.models.recording import read, recordings
 from playground.models.resolve import peek
 from playground.presets import ExperimentPreset, experiment, judged, offered
 from playground.results.table import claims_text, table
-from playground.run import adapt
-from playground.run.doctor import examine, in_words
+from playground.run.command import write_json
 from playground.run.forecast import estimate_of, shortage
 from playground.run.progress import tell
 from playground.techniques import techniques
@@ -62,8 +62,7 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m playground", description="Measure and compare inference optimisations of language models."
     )
     root.add_argument("--version", action="version", version=__version__)
-    commands = root.add_subparsers(required=True, metavar="run | adapt | models | techniques | doctor")
-    adapt.register(commands)
+    commands = root.add_subparsers(required=True)
     _run_flags(commands.add_parser("run", help="run one or several variants and print their numbers"))
     models = commands.add_parser("models", help="list the models of the catalogue")
     models.add_argument("--json", metavar="OUT", help="write JSON to this file, - for stdout")
@@ -71,9 +70,11 @@ def parser() -> argparse.ArgumentParser:
     known = commands.add_parser("techniques", help="what each technique does, where it pays and what was measured, as a Markdown table")
     known.add_argument("--write", metavar="FILE", type=Path, help="renew the table between its two marks in this file, such as README.md")
     known.set_defaults(command=_techniques)
-    doctor = commands.add_parser("doctor", help="what this machine can do: devices, knobs, versions, memory, folders")
-    doctor.add_argument("--json", metavar="OUT", help="write JSON to this file, - for stdout")
-    doctor.set_defaults(command=_doctor)
+    for command in discover("playground.run", "CLI").values():
+        own = commands.add_parser(command.name, help=command.help)
+        command.flags(own)
+        own.set_defaults(command=command.run)
+    commands.metavar = " | ".join(commands.choices)
     return root
 
 
@@ -235,7 +236,7 @@ def _deliver(args: argparse.Namespace, preset: ExperimentPreset, results: Sequen
 
 
 def _save_results(target: str, preset: ExperimentPreset, results: Sequence[Any], events: Sequence[Sequence[Event]]) -> None:
-    _write_json(target, results[0] if len(results) == 1 else {"results": list(results), "claims": judged(results, preset.claims)})
+    write_json(target, results[0] if len(results) == 1 else {"results": list(results), "claims": judged(results, preset.claims)})
 
 
 def _save_recording(target: str, preset: ExperimentPreset, results: Sequence[Any], events: Sequence[Sequence[Event]]) -> None:
@@ -256,20 +257,12 @@ def _check_writable(target: str | None) -> None:
         raise Problem("user", f"{target} cannot be written: its folder must exist and be writable.")
 
 
-def _write_json(target: str, data: Any) -> None:
-    text = json.dumps(data, indent=2, ensure_ascii=False)
-    if target == "-":
-        print(text)
-    else:
-        Path(target).write_text(text + "\n", encoding="utf-8")
-
-
 def _models(args: argparse.Namespace) -> int:
     from playground.models.catalogue import catalogue
 
     entries = catalogue()
     if args.json:
-        _write_json(args.json, [dataclasses.asdict(entry) for entry in entries])
+        write_json(args.json, [dataclasses.asdict(entry) for entry in entries])
     if args.json != "-":
         for entry in entries:
             print(f"{entry.name:<32}{entry.title}\n{'':<32}{entry.note}")
@@ -288,13 +281,4 @@ def _techniques(args: argparse.Namespace) -> int:
         raise Problem("user", f"{args.write} cannot be renewed: {error.strerror or error}.") from None
     if not args.write:
         print(made)
-    return 0
-
-
-def _doctor(args: argparse.Namespace) -> int:
-    report = examine()
-    if args.json:
-        _write_json(args.json, report)
-    if args.json != "-":
-        print("\n".join(in_words(report)))
     return 0

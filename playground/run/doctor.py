@@ -7,6 +7,7 @@ Example::
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 from typing import Any
 
@@ -17,6 +18,7 @@ from playground.core.plan import Techniques, full_knobs, knob_index, missing
 from playground.engines import engines
 from playground.measure.machine import probe
 from playground.results.numbers import shown
+from playground.run.command import Command, write_json
 from playground.techniques import techniques
 
 
@@ -69,3 +71,19 @@ def in_words(report: dict[str, Any]) -> list[str]:
     for name, options in report["knobs"].items():
         lines.append(f"knob      {name}: " + ("; ".join(f"{option}: {reason}" for option, reason in options.items()) or "ready"))
     return [*lines, *(f"folder    {name}: {folder}" for name, folder in report["folders"].items())]
+
+
+def _flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", metavar="OUT", help="write JSON to this file, - for stdout")
+
+
+def _run(args: argparse.Namespace) -> int:
+    report = examine()
+    if args.json:
+        write_json(args.json, report)
+    if args.json != "-":
+        print("\n".join(in_words(report)))
+    return 0
+
+
+CLI = Command("doctor", "what this machine can do: devices, knobs, versions, memory, folders", _flags, _run)
