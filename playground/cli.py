@@ -33,7 +33,7 @@ from playground.core.usual import objection, told, usual_engine
 from playground.engines import engine_class, engines
 from playground.measure.machine import probe
 from playground.models.recording import read, recordings
-from playground.models.resolve import peek
+from playground.models.resolve import peek, require_made
 from playground.presets import ExperimentPreset, experiment, judged, offered
 from playground.results.table import claims_text, table
 from playground.run.command import write_json
@@ -127,6 +127,8 @@ def wanted(args: argparse.Namespace) -> ExperimentPreset:
     given = [_override(spec, args, known) for spec in preset.specs]
     named = preset.names_engine or args.engine is not None or any("engine" in change for change in changes)
     specs = (_varied if named else _on_usual_engine)(given, changes, machine)
+    for spec in specs:
+        require_made(spec.model)
     planned = [plan_for(spec, known, engine_class(spec.engine), machine).spec for spec in specs]
     return ExperimentPreset("command-line", args.title or preset.title, preset.about, tuple(planned), claims=preset.claims)
 

@@ -40,13 +40,16 @@ def made_folder() -> Path:
 
 
 def made(kind: str = "") -> dict[str, dict[str, Any]]:
-    """Name and provenance of everything that was made here or comes with the product, of one kind ("adapter", "model") or of all. What has
-    a provenance that cannot be read is left out: `find_made` says so to whom asks for it by name."""
-    folders = [folder for root in (ASSETS / "made", made_folder()) if root.is_dir() for folder in sorted(root.iterdir())]
+    """Name and provenance of everything that was made here or comes with the product, of one kind ("adapter", "model") or of all. What
+    cannot be read is left out: `find_made` says so to whom asks for it by name."""
+    folders: list[Path] = []
+    for root in (lambda: ASSETS / "made", made_folder):
+        with suppress(OSError):
+            folders += sorted(root().iterdir())
     found: dict[str, dict[str, Any]] = {}
     for folder in folders:
-        if (folder / PROVENANCE).is_file() and not _hidden(folder):
-            with suppress(Problem):
+        with suppress(Problem):
+            if _NAME.fullmatch(folder.name) and (folder / PROVENANCE).is_file():
                 found[folder.name] = provenance(folder)
     return {name: facts for name, facts in found.items() if not kind or facts.get("kind") == kind}
 
@@ -129,7 +132,3 @@ def _is_full(error: Exception) -> bool:
     """Whether the disk is: libraries that write without Python say so in words only."""
     told = any(f"(os error {number})" in str(error) for number in _FULL)
     return told or (isinstance(error, OSError) and error.errno in _FULL)
-
-
-def _hidden(folder: Path) -> bool:
-    return folder.name.startswith(".")

@@ -22,7 +22,7 @@ from playground.models.model import ModelFacts, OnProgress, ResolvedModel
 from playground.models.offline import resolve_default
 from playground.models.shape import resolve_shape, shape_entry
 
-__all__ = ["ModelFacts", "ResolvedModel", "peek", "resolve"]
+__all__ = ["ModelFacts", "ResolvedModel", "peek", "require_made", "resolve"]
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -70,13 +70,23 @@ def _peek(name: str, ask_hub: bool) -> ModelFacts | None:
     return peek_hub(name, hub_id, ask_hub) if _HUB_ID.fullmatch(hub_id) and not _is_path(hub_id) else None
 
 
-def _resolve_made(name: str) -> ResolvedModel:
+def require_made(name: str) -> None:
+    """Raises Problem("user") for a made:NAME that is no model on this machine, and says how to make it; silent for every other name."""
+    if name.startswith(PREFIX):
+        _made_folder(name)
+
+
+def _made_folder(name: str) -> Path:
     try:
-        folder = find_made(name, "model")
+        return find_made(name, "model")
     except Problem as problem:
         plain = name.removeprefix(PREFIX)
         how = f"A model is made with `python -m playground distil --name {plain}`, or on the page's tab Make."
         raise Problem(problem.kind, f"{problem.message} {how}") from None
+
+
+def _resolve_made(name: str) -> ResolvedModel:
+    folder = _made_folder(name)
     return ResolvedModel(name, folder, "made", made_source(provenance(folder)), check_folder(folder))
 
 
