@@ -43,9 +43,10 @@ def made(kind: str = "") -> dict[str, dict[str, Any]]:
     """Name and provenance of everything that was made here or comes with the product, of one kind ("adapter", "model") or of all. What
     cannot be read is left out: `find_made` says so to whom asks for it by name."""
     folders: list[Path] = []
-    for root in (lambda: ASSETS / "made", made_folder):
-        with suppress(OSError):
-            folders += sorted(root().iterdir())
+    with suppress(OSError):
+        folders += sorted((ASSETS / "made").iterdir())
+    with suppress(OSError):
+        folders += sorted(made_folder().iterdir())
     found: dict[str, dict[str, Any]] = {}
     for folder in folders:
         with suppress(Problem):

@@ -71,7 +71,7 @@ def carry_out(module: str, job: TrainingJob, target: str | None, told: Callable[
 
 def columns(title: str, heads: tuple[str, ...], rows: Mapping[str, tuple[str, ...]]) -> list[str]:
     """The lines of a small table: a title and a name a row on the left, and figures to the right."""
-    return [f"{name:<34}" + "".join(f"{cell:>14}" for cell in cells) for name, cells in {title: heads, **rows}.items()]
+    return [f"{name:<38}" + "".join(f"{cell:>14}" for cell in cells) for name, cells in {title: heads, **rows}.items()]
 
 
 def _text(path: Path) -> str:

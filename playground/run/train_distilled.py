@@ -44,7 +44,7 @@ class DistilJob(TrainingJob):
     1 a share of them. `temperature`: by which the logits of both are divided before they are compared."""
 
     steps: int = 100
-    learning_rate: float = 5e-4
+    learning_rate: float = 2e-4
     teacher: str = DEFAULT_MODEL
     student: str = ""
     keep_layers: float = 0.8
