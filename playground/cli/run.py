@@ -25,7 +25,7 @@ from playground.core.spec import RunSpec
 from playground.engines import engine_class
 from playground.measure.machine import probe
 from playground.models.recording import recordings, write
-from playground.models.resolve import peek
+from playground.models.resolve import peek, require_made
 from playground.presets import ExperimentPreset, experiment, judged, offered
 from playground.results.store import open_store
 from playground.results.table import claims_text, table
@@ -58,6 +58,8 @@ def wanted(args: argparse.Namespace) -> ExperimentPreset:
     named = preset.names_engine or args.engine is not None or any("engine" in change for change in changes)
     if not named:
         specs = on_usual_engine(specs, lambda placed: with_variants(placed, changes, machine), machine)
+    for spec in specs:
+        require_made(spec.model)
     planned = [plan_for(spec, known, engine_class(spec.engine), machine).spec for spec in with_variants(specs, changes, machine)]
     return ExperimentPreset("command-line", args.title or preset.title, preset.about, tuple(planned), claims=preset.claims)
 

@@ -1,4 +1,4 @@
-"""Events of making something, such as a trained adapter; they travel with all others (see `core.events`).
+"""Events of making something, such as a trained adapter or a distilled model; they travel with all others (see `core.events`).
 
 Example::
 
@@ -14,8 +14,8 @@ from typing import Any
 
 @dataclass(frozen=True)
 class TrainStep:
-    """A training step is done: `loss` is the mean negative log-likelihood a token, in nats, of what it was shown; `left_s`: seconds that
-    the remaining steps take at the pace so far."""
+    """A training step is done: `loss` is the mean a token, in nats, of what it was shown: the negative log-likelihood, or in distillation
+    the KL divergence from the teacher; `left_s`: seconds that the remaining steps take at the pace so far."""
 
     t_ns: int
     step: int
@@ -26,7 +26,8 @@ class TrainStep:
 
 @dataclass(frozen=True)
 class Made:
-    """Something was made that can be chosen by its `name`, such as "made:logbook"; `facts`: its provenance."""
+    """Something was made that can be chosen by its `name`, such as "made:logbook"; `facts`: its provenance, which says its "kind",
+    "adapter" or "model"."""
 
     t_ns: int
     name: str

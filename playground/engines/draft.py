@@ -31,19 +31,20 @@ def load_draft(engine: Any, emit: Emit) -> Any:
 
     options = engine.options
     resolved = resolve(options.draft, emit)
-    same_tokens(engine.tokenizer, load_tokenizer(resolved), resolved.name)
+    same_tokens(engine.tokenizer, load_tokenizer(resolved), f"the draft {resolved.name}", "the model cannot check tokens")
     build = build_random if resolved.random_weights else load_pretrained
     kept = {name: value for name, value in options.load.items() if name == "attn_implementation"}
     return build(resolved.folder, getattr(torch, options.dtype), options.device, **kept)
 
 
-def same_tokens(target: Any, draft: Any, name: str) -> None:
-    """Raises Problem("user") where two tokenizers (models.tokenizer) differ in size or in the ids of some sample texts."""
-    sizes = f"The vocabulary of the draft {name} has {draft.vocab_size:,} tokens and that of the model {target.vocab_size:,}"
-    way_out = "Choose a draft of the same family of models."
-    if draft.vocab_size != target.vocab_size:
-        raise Problem("user", f"{sizes}: the model cannot check tokens that are not its own. {way_out}")
-    differing = next((text for text in SAMPLES if draft.encode(text) != target.encode(text)), None)
+def same_tokens(target: Any, other: Any, what: str, cannot: str) -> None:
+    """Raises Problem("user") where two tokenizers (models.tokenizer) differ in size or in the ids of some sample texts. `what` has the
+    `other` one; `cannot`: what is impossible with "tokens that are not its own", such as "the model cannot check tokens"."""
+    sizes = f"The vocabulary of {what} has {other.vocab_size:,} tokens and that of the model {target.vocab_size:,}"
+    refused = f"{cannot} that are not its own. Choose one of the same family of models."
+    if other.vocab_size != target.vocab_size:
+        raise Problem("user", f"{sizes}: {refused}")
+    differing = next((text for text in SAMPLES if other.encode(text) != target.encode(text)), None)
     if differing is not None:
         first = differing.splitlines()[0]
-        raise Problem("user", f'{sizes}, but the two split "{first}" into other tokens, so the model cannot check them. {way_out}')
+        raise Problem("user", f'{sizes}, but the two split "{first}" into other tokens, and {refused}')

@@ -25,7 +25,7 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 def resolve_adapter(name: str, progress: OnProgress) -> Path:
     """The folder of a whole adapter; raises Problem("model") or Problem("user") with what is wrong with it."""
     if name.startswith(PREFIX):
-        folder = find_made(name)
+        folder = find_made(name, "adapter")
     elif path := existing(name):
         folder = path if path.is_dir() else path.parent
     elif _HUB_ID.fullmatch(name):

@@ -1,6 +1,6 @@
-"""The catalogue: models and shapes that are offered by name, read from presets/models.toml.
+"""The catalogue: models and shapes that are offered by name, read from presets/models.toml, and the models that were made here.
 
-Pure data with a strict check; nothing here knows how a model is fetched. Example::
+Data with a strict check; nothing here knows how a model is fetched. Example::
 
     find("shape:llama-3.1-8b").config["num_hidden_layers"]   # 32
 """
@@ -15,6 +15,8 @@ from typing import Any
 
 from playground.core.places import PRESETS
 from playground.core.problem import Problem, did_you_mean
+from playground.models.folder import peek_folder
+from playground.models.made import PREFIX, find_made, made
 from playground.models.model import Kind
 
 SHAPE = "shape:"
@@ -32,8 +34,8 @@ _CONFIG_SIZES = (
 
 @dataclass(frozen=True)
 class Entry:
-    """One model of the catalogue. `name` is what a spec holds; `hub`: id on the hub ("" for shapes); `config`: architecture where it is
-    known without network (empty otherwise)."""
+    """One model of the catalogue. `name` is what a spec holds; `hub`: id on the hub ("" for shapes and what was made); `config`:
+    architecture where it is known without network (empty otherwise)."""
 
     name: str
     kind: Kind
@@ -47,8 +49,9 @@ class Entry:
 
 
 def catalogue(path: Path | None = None) -> list[Entry]:
-    """Every entry in the order of the file, models before shapes; raises Problem("user") that names what is wrong in a broken file."""
-    path = path or PRESETS / "models.toml"
+    """Every entry in the order of the file, models before shapes, and between the two what was made on this machine; of another file than
+    the product's the file's alone. Raises Problem("user") that names what is wrong in a broken file."""
+    own, path = _made() if path is None else [], path or PRESETS / "models.toml"
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -58,7 +61,7 @@ def catalogue(path: Path | None = None) -> list[Entry]:
             raise Problem("user", f"{path.name}: " + did_you_mean("there is no table", key, ("model", "shape")))
     shapes = [_shape(path.name, item) for item in _tables(path.name, data, "shape")]
     configs = {entry.name.removeprefix(SHAPE): entry.config for entry in shapes}
-    entries = [_model(path.name, item, configs) for item in _tables(path.name, data, "model")] + shapes
+    entries = [_model(path.name, item, configs) for item in _tables(path.name, data, "model")] + own + shapes
     names = [entry.name for entry in entries]
     for name in names:
         if names.count(name) > 1:
@@ -71,6 +74,32 @@ def find(name: str) -> Entry | None:
     entries = catalogue()
     by_name = {entry.name: entry for entry in entries}
     return by_name.get(name) or next((entry for entry in entries if entry.kind == "hub" and entry.hub == name), None)
+
+
+def made_source(facts: Mapping[str, Any]) -> str:
+    """Where the weights of a made model come from, in words, by its provenance."""
+    return str(facts.get("source") or "made on this machine; its provenance does not say from what")
+
+
+def _made() -> list[Entry]:
+    entries = []
+    for plain, facts in made("model").items():
+        name, parameters = f"{PREFIX}{plain}", facts.get("parameters")
+        known = peek_folder(name, find_made(name))
+        if known is not None:
+            count = parameters if isinstance(parameters, int) else 0
+            entries.append(
+                Entry(
+                    name,
+                    "made",
+                    f"{plain} (made here)",
+                    count,
+                    licence=str(facts.get("licence", "")),
+                    note=f"Made on this machine: {made_source(facts)}.",
+                    config=known.config,
+                )
+            )
+    return entries
 
 
 def _tables(where: str, data: Mapping[str, Any], kind: str) -> list[Mapping[str, Any]]:

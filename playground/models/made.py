@@ -1,11 +1,11 @@
-"""What was made on this machine, such as a trained adapter: one folder each in $PLAYGROUND_HOME/made, whole or not there at all.
+"""What was made on this machine, such as an adapter or a model: one folder each in $PLAYGROUND_HOME/made, whole or not there at all.
 
 A thing is filled into a hidden folder beside its own, which is renamed when it is complete; what an interrupted process left is removed by
 the next try. Every thing carries provenance.json: how it was made. Example::
 
     with making("logbook") as folder:
         (folder / "adapter_config.json").write_text(...)
-    find_made("made:logbook")            # $PLAYGROUND_HOME/made/logbook
+    find_made("made:logbook", "adapter")            # $PLAYGROUND_HOME/made/logbook
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,15 +40,24 @@ def made_folder() -> Path:
 
 
 def made(kind: str = "") -> dict[str, dict[str, Any]]:
-    """Name and provenance of everything that was made here or comes with the product, of one kind ("adapter") or of all."""
-    folders = [folder for root in (ASSETS / "made", made_folder()) if root.is_dir() for folder in sorted(root.iterdir())]
-    found = {folder.name: provenance(folder) for folder in folders if (folder / PROVENANCE).is_file() and not _hidden(folder)}
+    """Name and provenance of everything that was made here or comes with the product, of one kind ("adapter", "model") or of all. What
+    cannot be read is left out: `find_made` says so to whom asks for it by name."""
+    folders: list[Path] = []
+    with suppress(OSError):
+        folders += sorted((ASSETS / "made").iterdir())
+    with suppress(OSError):
+        folders += sorted(made_folder().iterdir())
+    found: dict[str, dict[str, Any]] = {}
+    for folder in folders:
+        with suppress(Problem):
+            if _NAME.fullmatch(folder.name) and (folder / PROVENANCE).is_file():
+                found[folder.name] = provenance(folder)
     return {name: facts for name, facts in found.items() if not kind or facts.get("kind") == kind}
 
 
 def made_here() -> dict[str, dict[str, Any]]:
     """Name and provenance of what was made on this machine, the newest first."""
-    names = [folder.name for folder in made_folder().iterdir() if (folder / PROVENANCE).is_file() and not _hidden(folder)]
+    names = [folder.name for folder in made_folder().iterdir() if (folder / PROVENANCE).is_file() and not folder.name.startswith(".")]
     newest = sorted(names, key=lambda name: (made_folder() / name / PROVENANCE).stat().st_mtime, reverse=True)
     known = made()
     return {name: known[name] for name in newest if name in known}
@@ -64,13 +73,18 @@ def forget(name: str) -> None:
     shutil.rmtree(gone, ignore_errors=True)
 
 
-def find_made(name: str) -> Path:
-    """The folder of "made:NAME": from this machine, else from the product; raises Problem("user") with the nearest name."""
+def find_made(name: str, kind: str = "") -> Path:
+    """The folder of "made:NAME": from this machine, else from the product. `kind`: what it must be ("adapter", "model"), or "" for any.
+
+    Raises Problem("user") with the nearest name of that kind, for a thing of another kind, and for one whose provenance cannot be read."""
     plain = name.removeprefix(PREFIX)
     for root in (made_folder(), ASSETS / "made"):
         if _NAME.fullmatch(plain) and (root / plain / PROVENANCE).is_file():
+            found = provenance(root / plain).get("kind")
+            if kind and found != kind:
+                raise Problem("user", f"{PREFIX}{plain} is of the kind {found}, and here one of the kind {kind} is needed.")
             return root / plain
-    raise Problem("user", did_you_mean("Nothing was made under the name", plain, made()))
+    raise Problem("user", did_you_mean("Nothing was made under the name", plain, made(kind)))
 
 
 def provenance(folder: Path) -> dict[str, Any]:
@@ -119,8 +133,8 @@ def making(name: str, facts: Mapping[str, Any] | None = None) -> Iterator[Path]:
         (part / PROVENANCE).write_text(json.dumps({**(facts or {}), "name": name}, indent=1, ensure_ascii=False), encoding="utf-8")
         check_name(name)
         part.rename(target)
-    except OSError as error:
-        if error.errno in _FULL:
+    except Exception as error:
+        if _is_full(error):
             raise Problem("user", f"The disk filled up while {PREFIX}{name} was written to {made_folder()}: nothing was kept.") from error
         raise
     finally:
@@ -135,5 +149,7 @@ def _sweep(name: str) -> None:
             shutil.rmtree(left, ignore_errors=True)
 
 
-def _hidden(folder: Path) -> bool:
-    return folder.name.startswith(".")
+def _is_full(error: Exception) -> bool:
+    """Whether the disk is: libraries that write without Python say so in words only."""
+    told = any(f"(os error {number})" in str(error) for number in _FULL)
+    return told or (isinstance(error, OSError) and error.errno in _FULL)

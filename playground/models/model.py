@@ -16,7 +16,7 @@ from typing import Any, Literal
 from playground.core.events import Progress
 from playground.core.places import home
 
-Kind = Literal["hub", "folder", "gguf", "default", "shape"]
+Kind = Literal["hub", "folder", "gguf", "default", "shape", "made"]
 OnProgress = Callable[[Progress], None]
 
 

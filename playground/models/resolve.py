@@ -1,4 +1,4 @@
-"""A name becomes a local folder: a catalogue name, shape:NAME, a hub id, a folder, or a .gguf file.
+"""A name becomes a local folder: a catalogue name, shape:NAME, made:NAME, a hub id, a folder, or a .gguf file.
 
 `resolve` fetches what is missing (in the worker: a GGUF conversion needs torch); `peek` never fetches weights and never imports torch.
 Example::
@@ -13,25 +13,29 @@ import re
 from pathlib import Path
 
 from playground.core.problem import Problem, did_you_mean
-from playground.models.catalogue import SHAPE, catalogue, find
-from playground.models.folder import existing, peek_folder, resolve_folder
+from playground.models.catalogue import SHAPE, catalogue, find, made_source
+from playground.models.folder import check_folder, existing, peek_folder, resolve_folder
 from playground.models.gguf import peek_gguf, resolve_gguf
 from playground.models.hub import peek_hub, resolve_hub
+from playground.models.made import PREFIX, find_made, provenance
 from playground.models.model import ModelFacts, OnProgress, ResolvedModel
 from playground.models.offline import resolve_default
 from playground.models.shape import resolve_shape, shape_entry
 
-__all__ = ["ModelFacts", "ResolvedModel", "peek", "resolve"]
+__all__ = ["ModelFacts", "ResolvedModel", "peek", "require_made", "resolve"]
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 def resolve(name: str, progress: OnProgress) -> ResolvedModel:
-    """The model called `name`, on this machine when this returns; raises Problem("model") with a sentence on what is wrong.
+    """The model called `name`, on this machine when this returns; raises Problem("model") with a sentence on what is wrong, or
+    Problem("user") for a made:NAME that is no model.
 
     progress: called in this thread with the bytes of a download; an exception that it raises ends the work.
     """
     if name.startswith(SHAPE):
         return resolve_shape(name)
+    if name.startswith(PREFIX):
+        return _resolve_made(name)
     entry = find(name)
     if entry is not None:
         return resolve_default(name, progress) if entry.kind == "default" else resolve_hub(name, entry.hub, progress)
@@ -64,6 +68,26 @@ def _peek(name: str, ask_hub: bool) -> ModelFacts | None:
         return peek_folder(name, path) if path.is_dir() else peek_gguf(name, path)
     hub_id = entry.hub if entry else name
     return peek_hub(name, hub_id, ask_hub) if _HUB_ID.fullmatch(hub_id) and not _is_path(hub_id) else None
+
+
+def require_made(name: str) -> None:
+    """Raises Problem("user") for a made:NAME that is no model on this machine, and says how to make it; silent for every other name."""
+    if name.startswith(PREFIX):
+        _made_folder(name)
+
+
+def _made_folder(name: str) -> Path:
+    try:
+        return find_made(name, "model")
+    except Problem as problem:
+        plain = name.removeprefix(PREFIX)
+        how = f"A model is made with `python -m playground distil --name {plain}`, or on the page's tab Make."
+        raise Problem(problem.kind, f"{problem.message} {how}") from None
+
+
+def _resolve_made(name: str) -> ResolvedModel:
+    folder = _made_folder(name)
+    return ResolvedModel(name, folder, "made", made_source(provenance(folder)), check_folder(folder))
 
 
 def _resolve_file(name: str, path: Path, progress: OnProgress) -> ResolvedModel:

@@ -19,6 +19,7 @@ from playground.models.model import ResolvedModel
 from playground.models.offline import installed_default
 
 NO_TEXT = "·"
+BYTES = "tokens.bytes"  # the empty file in a model folder whose tokens are bytes
 _REPLACEMENT = "\ufffd"
 _LONGEST, _KEPT = 64, 8  # tokens without a certain character: only noise is that long
 
@@ -41,14 +42,20 @@ class Tokenizer(Protocol):
         """Token ids of text that `chat` gave, which holds its special tokens already."""
         ...
 
+    def save(self, folder: Path) -> None:
+        """Write the tokenizer's files beside a model's weights, so that `load_tokenizer` finds it there."""
+        ...
+
     def pieces(self) -> Callable[[int], str]:
         """A fresh incremental detokeniser: id in, text piece out ("" for special tokens and while a character is incomplete)."""
         ...
 
 
 def load_tokenizer(resolved: ResolvedModel) -> Tokenizer:
-    """The model's tokenizer. A shape takes the default model's where that is on this machine and its vocabulary fits, and bytes otherwise.
-    Raises Problem("model") for a folder without a tokenizer."""
+    """The model's tokenizer. A shape takes the default model's where that is on this machine and its vocabulary fits, and bytes otherwise;
+    what was made of such a shape says in its folder that it has bytes. Raises Problem("model") for a folder without a tokenizer."""
+    if resolved.kind == "made" and (resolved.folder / BYTES).is_file():
+        return ByteTokenizer(int(resolved.config["vocab_size"]))
     if resolved.kind != "shape":
         return FolderTokenizer(resolved.folder)
     vocab_size = int(resolved.config["vocab_size"])
@@ -89,6 +96,9 @@ class FolderTokenizer:
 
     def encode_chat(self, text: str) -> tuple[int, ...]:
         return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def save(self, folder: Path) -> None:
+        self._tokenizer.save_pretrained(folder)
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text of a whole sequence, special tokens left out."""
@@ -140,6 +150,9 @@ class ByteTokenizer:
 
     def encode_chat(self, text: str) -> tuple[int, ...]:
         return self.encode(text)
+
+    def save(self, folder: Path) -> None:
+        (folder / BYTES).touch()
 
     def pieces(self) -> Callable[[int], str]:
         decoder = codecs.getincrementaldecoder("utf-8")("replace")

@@ -9,75 +9,38 @@ with its provenance; a training that was stopped or failed leaves nothing. Examp
 
 from __future__ import annotations
 
-import hashlib
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from playground.core.events import Progress
 from playground.core.knobs import Range
-from playground.core.machine import Machine
 from playground.core.making import Made
 from playground.core.places import ASSETS
-from playground.core.problem import Problem
-from playground.core.spec import DEFAULT_MODEL, RunSpec
-from playground.measure.agreement import common_prefix
-from playground.measure.evaluation import evaluation_text
-from playground.measure.machine import probe, provenance
-from playground.models.made import PREFIX, check_name, check_room, making
+from playground.core.spec import RunSpec
+from playground.measure.machine import probe
+from playground.models.made import PREFIX, check_room, making
 from playground.models.resolve import resolve
-from playground.models.tokenizer import Tokenizer, load_tokenizer
+from playground.models.tokenizer import load_tokenizer
 from playground.run.recipes import Recipe, Table
-from playground.run.training import (
-    ROWS,
-    SCORED_TOKENS,
-    SCORED_WINDOW,
-    WINDOW,
-    Check,
-    Emit,
-    Material,
-    Pace,
-    faster_dtype,
-    perplexities,
-    tell,
-    train,
-)
+from playground.run.training import Check, Emit, Pace, faster_dtype, perplexities, tell, text_loss, train
+from playground.run.training_job import TITLES, TrainingJob, asked, device_of, material_of, stoppable, told, training_knobs, within
 
-LEAST_HELD_OUT = 32
 MODULE = __name__
-TOLD = ("cpu", "cores", "gpu", "versions", "playground", "started_at")  # what a provenance keeps of the machine
 
 
 @dataclass(frozen=True)
-class AdapterJob:
-    """What to train. `steps` of 256 tokens each; `held_out`: share of the text, from its end, that is not learned from; `device`: auto, cpu
-    or cuda."""
+class AdapterJob(TrainingJob):
+    """What to train: an adapter of `rank` for the base `model`."""
 
-    name: str
-    text: str
-    model: str = DEFAULT_MODEL
-    steps: int = 30
     rank: int = 8
-    learning_rate: float = 2e-3
-    held_out: float = 0.15
-    seed: int = 0
-    device: str = "auto"
 
     def check(self) -> None:
         """Raises Problem("user") for what cannot be trained, as far as it shows without the model."""
-        check_name(self.name)
-        _within("steps", self.steps, 1, 100_000)
-        _within("rank", self.rank, 1, 512)
-        _within("learning rate", self.learning_rate, 1e-6, 1.0)
-        _within("held-out share", self.held_out, 0.01, 0.5)
-        if not self.text.strip():
-            raise Problem("user", "There is no text to learn from: give some pages of it.")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self)
+        super().check()
+        within("rank", self.rank, 1, 512)
 
 
 def make(job: Mapping[str, Any], emit: Emit, check: Check) -> None:
@@ -90,25 +53,25 @@ def make(job: Mapping[str, Any], emit: Emit, check: Check) -> None:
     wanted = AdapterJob(**job)
     wanted.check()
     machine, started = probe(), time.perf_counter()
-    device = machine.resolve(wanted.device)
-    if device == "cuda" and machine.device != "cuda":
-        raise Problem("unsupported", f"No CUDA device: {machine.no_cuda or 'none was found'}.")
+    device = device_of(wanted, machine)
     tell(emit, "load", wanted.model)
-    resolved = resolve(wanted.model, _stoppable(emit, check))
+    resolved = resolve(wanted.model, stoppable(emit, check))
     material = material_of(wanted, load_tokenizer(resolved))
     check()
     torch.manual_seed(wanted.seed)
     dtype = faster_dtype(device)
     model, config = _with_adapter(wanted, resolved, dtype, device)
     check_room(sum(parameter.numel() * 4 for parameter in model.parameters() if parameter.requires_grad))
-    before = perplexities(model, material, emit, check, "before training")
+    before = perplexities(model, dtype, material, emit, check, "before training")
     begun = time.perf_counter()
-    losses = train(model, material, Pace(wanted.steps, wanted.learning_rate, wanted.seed), emit, check)
+    pace = Pace(wanted.steps, wanted.learning_rate, wanted.seed)
+    losses = train(model, partial(text_loss, model, dtype), material, pace, emit, check)
     trained_s = time.perf_counter() - begun
-    after = perplexities(model, material, emit, check, "after training")
+    after = perplexities(model, dtype, material, emit, check, "after training")
     tell(emit, "save", wanted.name)
     facts = {
-        **_asked(wanted, material),
+        "kind": "adapter",
+        **asked(wanted, material),
         "base": {"model": wanted.model, "source": resolved.source},
         "targets": sorted(config.target_modules),
         "alpha": config.lora_alpha,
@@ -118,39 +81,12 @@ def make(job: Mapping[str, Any], emit: Emit, check: Check) -> None:
         "seconds": time.perf_counter() - started,
         "dtype": dtype,
         "device": device,
-        "machine": _told(machine),
+        "machine": told(machine),
     }
     with making(wanted.name, facts) as folder:
         _save(model, config, folder)
         check()
     emit(Made(time.perf_counter_ns(), f"{PREFIX}{wanted.name}", facts))
-
-
-def material_of(job: AdapterJob, tokenizer: Tokenizer) -> Material:
-    """The text in tokens, cut in two; raises Problem("user") where either part is too short."""
-    ids, nothing = tokenizer.encode(job.text), tokenizer.encode("")
-    head = ids[: common_prefix(ids, nothing)]
-    body = ids[len(head) :]
-    cut = len(body) - round(len(body) * job.held_out)
-    if cut <= WINDOW or len(body) - cut < LEAST_HELD_OUT:
-        parts = f"{cut:,} to learn from and {len(body) - cut:,} to be tested on"
-        least = f"at least {WINDOW + 1} and {LEAST_HELD_OUT} are needed"
-        raise Problem("user", f"The text is too short: its {len(body):,} tokens are {parts}, and {least}. Give a longer text.")
-    others = {name: tokenizer.encode(evaluation_text(name))[len(head) :] for name in ("english", "chinese")}
-    return Material(head, body[:cut], body[cut:], others)
-
-
-def _within(what: str, value: float, least: float, most: float) -> None:
-    if not least <= value <= most:
-        raise Problem("user", f"The number for {what} must be between {least:,g} and {most:,g}, got {value:,g}.")
-
-
-def _stoppable(emit: Emit, check: Check) -> Callable[[Progress], None]:
-    def told(event: Progress) -> None:
-        check()
-        emit(event)
-
-    return told
 
 
 def _with_adapter(job: AdapterJob, resolved: Any, dtype: str, device: str) -> tuple[Any, Any]:
@@ -171,23 +107,6 @@ def _with_adapter(job: AdapterJob, resolved: Any, dtype: str, device: str) -> tu
     return model, config
 
 
-def _asked(job: AdapterJob, material: Material) -> dict[str, Any]:
-    """What the provenance says of the job and its text."""
-    text = {
-        "sha256": hashlib.sha256(job.text.encode()).hexdigest(),
-        "characters": len(job.text),
-        "learned_tokens": len(material.learned),
-        "held_out_tokens": len(material.held_out),
-        "scored": f"windows of {SCORED_WINDOW} tokens without overlap, at most {SCORED_TOKENS} tokens of a text",
-    }
-    fields = {name: getattr(job, name) for name in ("steps", "rank", "learning_rate", "held_out", "seed")}
-    return {"kind": "adapter", "name": job.name, "text": text, "tokens_a_step": WINDOW * ROWS, **fields}
-
-
-def _told(machine: Machine) -> dict[str, Any]:
-    return {name: value for name, value in provenance(machine).items() if name in TOLD}
-
-
 def _save(model: Any, config: Any, folder: Path) -> None:
     """adapter_model.safetensors, in float16, and adapter_config.json, as peft writes and reads them."""
     import torch
@@ -202,9 +121,8 @@ def _save(model: Any, config: Any, folder: Path) -> None:
 
 def _table(facts: Mapping[str, Any]) -> Table:
     """Perplexity of each text before and after."""
-    titles = {"held-out": "your text, held out", "english": "other English text", "chinese": "other Chinese text"}
     found = facts["perplexity"].items()
-    rows = tuple((f"Perplexity of {titles.get(name, name)}", "", (values["before"], values["after"])) for name, values in found)
+    rows = tuple((f"Perplexity of {TITLES.get(name, name)}", "", (values["before"], values["after"])) for name, values in found)
     return Table(("before", "after"), rows)
 
 
@@ -223,11 +141,8 @@ RECIPE = Recipe(
     module=MODULE,
     job=AdapterJob,
     knobs=(
-        Range("steps", "Steps", 1, 100_000, 1, AdapterJob.steps, f"Steps of {WINDOW * ROWS} tokens each."),
+        *training_knobs(AdapterJob),
         Range("rank", "Rank", 1, 512, 1, AdapterJob.rank, "Of the two matrices that each layer gets: more can learn more."),
-        Range("learning_rate", "Learning rate", 1e-6, 1.0, 1e-4, AdapterJob.learning_rate, "At its highest."),
-        Range("held_out", "Held out", 0.01, 0.5, 0.01, AdapterJob.held_out, "Share of the text, from its end, to be tested on."),
-        Range("seed", "Seed", 0, 2**31, 1, AdapterJob.seed, "Of the first numbers and of the order of the text."),
     ),
     model_label="the base",
     text=ASSETS / "training" / "logbook.txt",

@@ -1,16 +1,17 @@
 """The arithmetic of a small training in this process: steps on windows of a text, and perplexity before and after.
 
-It trains whatever parameters of a model want a gradient, and knows neither what they are nor where the result goes. Example::
+It trains whatever parameters of a model want a gradient, and knows neither what they are, nor what is to be small, nor where the result
+goes. Example::
 
-    losses = train(model, material, Pace(steps=30, learning_rate=2e-3, seed=0), emit, check)
-    perplexities(model, material, emit, check, "after training")["held-out"]
+    losses = train(model, partial(text_loss, model, dtype), material, Pace(steps=30, learning_rate=2e-3, seed=0), emit, check)
+    perplexities(model, dtype, material, emit, check, "after training")["held-out"]
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,8 @@ SCORED_WINDOW, SCORED_TOKENS = 256, 1024  # perplexity: windows without overlap,
 WARM_UP = 0.1  # share of the steps in which the learning rate rises; it falls along a cosine after them
 
 Emit = Callable[[Event], None]
+Rows = Sequence[Sequence[int]]  # token ids, all rows of the same length
+Loss = Callable[[Rows], Any]  # what is to be small: the mean a predicted token, a torch number
 Check = Callable[[], None]  # called between any two steps; what it raises ends the work
 
 
@@ -74,20 +77,40 @@ def faster_dtype(device: str) -> str:
     return "bfloat16" if seconds(torch.bfloat16) < seconds(torch.float32) else "float32"
 
 
-def train(model: Any, material: Material, pace: Pace, emit: Emit, check: Check) -> list[float]:
+def logits(model: Any, rows: Rows, dtype: str) -> Any:
+    """What the model says before each token of each row but the first: torch float32 [rows, positions, vocabulary]. `dtype`: in which it
+    multiplies, "bfloat16" or "float32"."""
+    import torch
+
+    device = model.get_input_embeddings().weight.device
+    ids = torch.tensor(rows, device=device)
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == "bfloat16"):
+        return model(input_ids=ids[:, :-1], use_cache=False).logits.float()
+
+
+def text_loss(model: Any, dtype: str, rows: Rows) -> Any:
+    """Mean negative log-likelihood of the tokens after the first of each row."""
+    import torch
+
+    said = logits(model, rows, dtype)
+    following = torch.tensor(rows, device=said.device)[:, 1:]
+    return torch.nn.functional.cross_entropy(said.flatten(0, 1), following.flatten())
+
+
+def train(model: Any, loss_of: Loss, material: Material, pace: Pace, emit: Emit, check: Check) -> list[float]:
     """The loss of each step, in nats a token. Raises Problem("user") where the learning rate is so high that the loss is lost."""
     import torch
 
     tell(emit, "train", f"{pace.steps} steps of {ROWS * WINDOW} tokens")
     numbers = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(numbers, lr=pace.learning_rate, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(numbers, lr=pace.learning_rate, weight_decay=0.0, fused=True)
     rate = torch.optim.lr_scheduler.LambdaLR(optimizer, _schedule(pace.steps))
     stream = torch.Generator().manual_seed(pace.seed)
     losses: list[float] = []
     started = time.perf_counter()
     for step in range(1, pace.steps + 1):
         check()
-        loss = _loss(model, _drawn(material, stream)) / (ROWS * WINDOW)
+        loss = loss_of(_drawn(material, stream))
         losses.append(float(loss.detach()))
         if not math.isfinite(losses[-1]):
             raise Problem("user", f"The loss is no number after step {step}: the learning rate {pace.learning_rate:g} is too high.")
@@ -101,24 +124,29 @@ def train(model: Any, material: Material, pace: Pace, emit: Emit, check: Check) 
     return losses
 
 
-def perplexities(model: Any, material: Material, emit: Emit, check: Check, about: str) -> dict[str, float]:
+def perplexities(model: Any, dtype: str, material: Material, emit: Emit, check: Check, about: str) -> dict[str, float]:
     """exp of the mean negative log-likelihood a token, of each text; windows without overlap."""
     import torch
 
     tell(emit, "quality", f"perplexity {about}")
-    found = {}
+    sums = dict.fromkeys(material.scored, (0.0, 0))
+    for name, row in scored_windows(material, check):
+        with torch.no_grad():
+            total = float(text_loss(model, dtype, [row])) * (len(row) - 1)
+        sums[name] = sums[name][0] + total, sums[name][1] + len(row) - 1
+    found = {name: math.exp(total / positions) for name, (total, positions) in sums.items()}
+    emit(Score(time.perf_counter_ns(), found, about=about))
+    return found
+
+
+def scored_windows(material: Material, check: Check) -> Iterator[tuple[str, list[int]]]:
+    """The name of a text and the token ids of a window of it, for each window that has something to predict."""
     for name, ids in material.scored.items():
-        total, positions = 0.0, 0
         for start in range(0, len(ids), SCORED_WINDOW):
             check()
             row = [*material.head, *ids[start : start + SCORED_WINDOW]]
             if len(row) > 1:
-                with torch.no_grad():
-                    total += float(_loss(model, [row]))
-                positions += len(row) - 1
-        found[name] = math.exp(total / positions)
-    emit(Score(time.perf_counter_ns(), found, about=about))
-    return found
+                yield name, row
 
 
 def _drawn(material: Material, stream: Any) -> list[list[int]]:
@@ -137,14 +165,3 @@ def _schedule(steps: int) -> Callable[[int], float]:
         return (step + 1) / rising if step < rising else 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
 
     return at
-
-
-def _loss(model: Any, rows: list[list[int]]) -> Any:
-    """Negative log-likelihood, summed over all positions of rows of equal length: one number, torch float32."""
-    import torch
-
-    weight = next(model.parameters())
-    ids = torch.tensor(rows, device=weight.device)
-    with torch.autocast(weight.device.type, dtype=weight.dtype, enabled=weight.dtype == torch.bfloat16):
-        logits = model(input_ids=ids[:, :-1], use_cache=False).logits
-    return torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), ids[:, 1:].flatten(), reduction="sum")

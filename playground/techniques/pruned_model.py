@@ -3,7 +3,7 @@
 What to take is decided from the weights and from one pass over `ids` [tokens], a text of the product's own. torch is imported inside;
 the model is a transformers decoder of the llama family. Example::
 
-    drop_layers(model, least_useful(block_similarities(model, ids), 6))
+    keep_layers(model, ids, 24)
 """
 
 from __future__ import annotations
@@ -39,6 +39,12 @@ def block_similarities(model: Any, ids: Any) -> list[float]:
 def least_useful(similarities: Sequence[float], count: int) -> list[int]:
     """Indices of the `count` layers that change their input least, ascending."""
     return sorted(sorted(range(len(similarities)), key=lambda index: -similarities[index])[:count])
+
+
+def keep_layers(model: Any, ids: Any, count: int) -> None:
+    """Leaves the `count` decoder layers that change their input most on `ids` [tokens], as `drop_layers` does."""
+    similarities = block_similarities(model, ids)
+    drop_layers(model, least_useful(similarities, len(similarities) - count))
 
 
 def drop_layers(model: Any, indices: Sequence[int]) -> None:

@@ -18,9 +18,7 @@ from playground.core.places import ASSETS
 from playground.core.problem import Problem
 from playground.core.technique import Effect, Explanation, Finding, Footprint, Knobs, Technique, kept_layers, kept_width
 from playground.techniques.pruned_model import (
-    block_similarities,
-    drop_layers,
-    least_useful,
+    keep_layers,
     narrow_mlps,
     parameter_count,
     two_of_four,
@@ -202,11 +200,11 @@ def _pruned(kind: str, share: float, setup: TransformersSetup, model: Any) -> An
             zero_smallest(layer.weight, share)
         else:
             _make_sparse(layer)
+    ids = judging_text(setup.tokenizer, setup.load.get("held_on", setup.device))
     if kind == "layers":
-        similarities = block_similarities(model, _text(setup))
-        drop_layers(model, least_useful(similarities, len(similarities) - kept_layers(len(similarities), 1 - share)))
+        keep_layers(model, ids, kept_layers(len(model.get_decoder().layers), 1 - share))
     if kind == "mlp_width":
-        narrow_mlps(model, _text(setup), _left(kind, _size(setup.config, kind), share))
+        narrow_mlps(model, ids, _left(kind, _size(setup.config, kind), share))
     return model
 
 
@@ -220,13 +218,13 @@ def _make_sparse(layer: Any) -> None:
         raise Problem("unsupported", f"This GPU cannot hold a matrix of {rows} x {columns} as 2:4 sparse: {error}") from error
 
 
-def _text(setup: TransformersSetup) -> Any:
-    """Token ids [tokens] of the end of the product's English text."""
+def judging_text(tokenizer: Any, device: str) -> Any:
+    """Token ids [tokens] of the end of the product's English text, on which layers and channels are judged."""
     import torch
 
     text = (ASSETS / "eval" / "english.txt").read_text(encoding="utf-8")
-    head, ids = setup.tokenizer.encode(""), setup.tokenizer.encode(text)
-    return torch.tensor([*head, *ids[-TOKENS:]], device=setup.load.get("held_on", setup.device))
+    head, ids = tokenizer.encode(""), tokenizer.encode(text)
+    return torch.tensor([*head, *ids[-TOKENS:]], device=device)
 
 
 def _share(knobs: Knobs) -> float:

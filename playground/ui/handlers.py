@@ -20,6 +20,7 @@ from playground.core.problem import Problem
 from playground.core.spec import RunSpec
 from playground.engines import engine_class
 from playground.measure.machine import probe
+from playground.models.resolve import require_made
 from playground.presets import judged
 from playground.results.store import Store
 from playground.run.jobs import Job, Jobs
@@ -53,6 +54,7 @@ def check(app: App, specs: Sequence[RunSpec]) -> None:
     for name, spec in zip(names, specs, strict=True):
         try:
             engine = engine_class(spec.engine)
+            require_made(spec.model)
             plan_for(spec, app.world.techniques, engine, app.world.machine)
             if config := app.world.config_of(spec.model):
                 engine.admit(config)

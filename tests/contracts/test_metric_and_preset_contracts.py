@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from playground.core.places import ASSETS
 from playground.core.plan import complete
 from playground.measure.metrics import METRICS
+from playground.models.catalogue import find
+from playground.models.made import PREFIX
 from playground.presets import ExperimentPreset, WorkloadPreset, experiments, recorded, workloads
 from playground.techniques import techniques
 
@@ -31,6 +34,18 @@ def test_an_experiment_preset_compares_and_says_what_to_look_for(preset: Experim
     assert 2 <= len(preset.specs) <= 4
     assert len({complete(spec, techniques()).fingerprint() for spec in preset.specs}) == len(preset.specs)
     assert all(spec.label for spec in preset.specs)
+
+
+@pytest.mark.parametrize("preset", experiments(), ids=lambda p: p.name)
+def test_what_a_preset_names_is_there_or_its_text_says_how_to_make_it(preset: ExperimentPreset) -> None:
+    """Models, drafts and adapters: known without network, but for a hub model's files."""
+    knobs = [complete(spec, techniques()).knobs for spec in preset.specs]
+    models = {spec.model for spec in preset.specs} | {str(one["draft_model"]) for one in knobs if one["draft_model"]}
+    for name in models:
+        if not find(name):
+            assert f"python -m playground distil --name {name.removeprefix(PREFIX)}`" in preset.about, name
+    adapters = {part for one in knobs for part in str(one["adapter"]).split(",") if part.startswith(PREFIX)}
+    assert adapters <= {f"{PREFIX}{path.name}" for path in (ASSETS / "made").iterdir()}
 
 
 def test_a_recorded_gpu_experiment_is_there_with_machine_and_date() -> None:

@@ -180,7 +180,7 @@ def test_a_draft_must_be_named_also_on_a_model_that_an_earlier_run_loaded(tiny: 
 
 def test_a_draft_with_other_tokens_is_refused_and_both_vocabularies_are_named() -> None:
     with pytest.raises(Problem, match=r"draft small has 300 tokens and that of the model 512: ") as caught:
-        same_tokens(ByteTokenizer(512), ByteTokenizer(300), "small")
+        same_tokens(ByteTokenizer(512), ByteTokenizer(300), "the draft small", "the model cannot check tokens")
     assert caught.value.kind == "user"
 
     class Shifted(ByteTokenizer):
@@ -188,8 +188,8 @@ def test_a_draft_with_other_tokens_is_refused_and_both_vocabularies_are_named() 
             return tuple(token + 1 for token in super().encode(text))
 
     with pytest.raises(Problem, match="512 tokens and that of the model 512, but the two split"):
-        same_tokens(ByteTokenizer(512), Shifted(512), "other")
-    same_tokens(ByteTokenizer(512), ByteTokenizer(512), "same")
+        same_tokens(ByteTokenizer(512), Shifted(512), "the draft other", "the model cannot check tokens")
+    same_tokens(ByteTokenizer(512), ByteTokenizer(512), "the draft same", "")
 
 
 def measured(name: str, **given: float) -> Any:
