@@ -13,7 +13,8 @@ from playground.core.problem import Problem
 from playground.presets import judged
 from playground.results.html.claims import claims_html
 from playground.ui import strings
-from playground.ui.compare import FORM, Opener
+from playground.ui.compare import Opener
+from playground.ui.events import FORM
 from playground.ui.exploring import (
     LATENCIES,
     QUALITIES,

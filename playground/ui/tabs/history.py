@@ -17,13 +17,15 @@ from playground.results.history import Filters
 from playground.run.exchange import give_out, take_in
 from playground.techniques import techniques
 from playground.ui import strings
-from playground.ui.compare import FORM, OWN_JOBS, Opener
 from playground.ui.compare import NAME as COMPARE
+from playground.ui.compare import Opener
+from playground.ui.events import FORM
 from playground.ui.handlers import App, delete, message_html, run_again
 from playground.ui.history_list import list_html
 from playground.ui.tabs import Tab
 from playground.ui.tabs.explore import NAME as EXPLORE
 from playground.ui.text import escape, note_html
+from playground.ui.wiring import OWN_JOBS
 
 ON_PAGE = 20
 TICK = "Tick two to eight runs"

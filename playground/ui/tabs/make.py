@@ -17,8 +17,9 @@ from playground.models.catalogue import catalogue
 from playground.models.made import forget, made_here
 from playground.run.recipes import Recipe, recipes
 from playground.ui import strings
-from playground.ui.compare import FORM, PRIVATE, Opener
+from playground.ui.compare import Opener
 from playground.ui.controls import device_control, knob_control, model_control
+from playground.ui.events import FORM, WATCH
 from playground.ui.handlers import App, message_html
 from playground.ui.make_handlers import Wanted, compared, facts_of, recipe_for, recipe_of, submit, watch
 from playground.ui.making import MakingView, loss_json, made_html, progress_html
@@ -176,8 +177,7 @@ def _wire_job(
         return ""
 
     make, stop = buttons
-    steps: dict[str, Any] = {"fn": watched, "inputs": job, "outputs": shown.outputs(), **PRIVATE}
-    steps |= {"concurrency_id": "watch", "concurrency_limit": None}
+    steps: dict[str, Any] = {"fn": watched, "inputs": job, "outputs": shown.outputs(), **WATCH}
     started = make.click(submitted, [job, *fields.inputs()], [message, job], **FORM)
     started.then(**steps).then(_listed, None, shelf.chosen, **FORM)
     stop.click(stopped, job, message, **FORM)
