@@ -2,7 +2,7 @@
 // Runs inside gr.HTML's js_on_load, which gives: element, props, watch. The value is JSON:
 //   {"legend": [{"name", "variant"}], "groups": [{"title", "note", "wide", "panels": [
 //     {"id", "title", "note", "key": [{"name", "colour", "opacity", "pattern", "outline"}], "height", "figure": {"data", "layout"} or null}]}]}
-// A trace belongs to a variant (trace.meta.variant), whose colour comes from the style sheet: --variant-0 (baseline) to --variant-3, unless
+// A trace belongs to a variant (trace.meta.variant), whose colour comes from the style sheet: --variant-0 (baseline) to --variant-7, unless
 // it has its own (meta.own). Ceilings (meta.ceiling) and shapes take the quiet colour.
 
 const root = element.querySelector(".charts");
@@ -157,7 +157,7 @@ function draw() {
   if (!window.Plotly || !root.isConnected) return;
   const value = props.value ? JSON.parse(props.value) : { groups: [], legend: [] };
   const look = {
-    colours: [0, 1, 2, 3].map((i) => style(`--variant-${i}`)),
+    colours: [0, 1, 2, 3, 4, 5, 6, 7].map((i) => style(`--variant-${i}`)),
     ink: style("--ink"),
     quiet: style("--quiet"),
     grid: style("--hairline"),

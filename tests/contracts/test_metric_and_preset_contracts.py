@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from playground.core.plan import complete
+from playground.core.sweep import cells
 from playground.measure.metrics import METRICS
-from playground.presets import ExperimentPreset, WorkloadPreset, experiments, recorded, workloads
+from playground.presets import ExperimentPreset, SweepPreset, WorkloadPreset, experiments, recorded, sweeps, workloads
 from playground.techniques import techniques
 
 
@@ -31,6 +32,20 @@ def test_an_experiment_preset_compares_and_says_what_to_look_for(preset: Experim
     assert 2 <= len(preset.specs) <= 4
     assert len({complete(spec, techniques()).fingerprint() for spec in preset.specs}) == len(preset.specs)
     assert all(spec.label for spec in preset.specs)
+
+
+@pytest.mark.parametrize("preset", sweeps(), ids=lambda p: p.name)
+def test_a_sweep_preset_says_what_to_look_for_and_each_of_its_runs_is_another(preset: SweepPreset) -> None:
+    assert preset.plan.title
+    assert len(preset.plan.about) > 150
+    made = [complete(cell.spec, techniques()) for cell in cells(preset.plan, techniques())]
+    assert len({spec.fingerprint() for spec in made}) == len(made) >= 4
+
+
+def test_the_sweeps_of_the_main_questions_are_there() -> None:
+    axes = {preset.name: preset.plan.axes[0].name for preset in sweeps()}
+    assert axes.items() >= {"batch-size": "batch_size", "prompt-length": "prompt_tokens", "output-length": "max_new_tokens"}.items()
+    assert "bits-per-weight" in axes
 
 
 def test_a_recorded_gpu_experiment_is_there_with_machine_and_date() -> None:
