@@ -146,8 +146,10 @@ def sweep(path: Path) -> SweepPreset:
     try:
         axes, title, about = axes_from(data.pop("axes", {})), str(data.pop("title", path.stem)), str(data.pop("about", "")).strip()
         data.pop("claim", None)
-        for table in data.get("variants") or ([data.setdefault("baseline", {})] if "variant" in data or "baseline" in data else [data]):
-            table.setdefault("protocol", asdict(PROTOCOL))
+        named = "variant" in data or "baseline" in data
+        for table in data.get("variants") or [data.setdefault("baseline", {}) if named else data]:
+            if isinstance(table, dict):
+                table.setdefault("protocol", asdict(PROTOCOL))
         plan = SweepSpec(tuple(specs_from(data)), axes, title, about)
         return SweepPreset(path.stem, plan.checked(techniques()) if axes else plan, _names_engine(data))
     except Problem as problem:

@@ -44,6 +44,8 @@ from playground.run.sweep import Sweep, create
 from playground.techniques import techniques
 
 FOLDERS = ("sweeps", "experiments")
+WITH_RESUME = ("command", "resume", "json", "quiet", "measure_again")
+UNSET: tuple[object, ...] = (None, False, [])
 
 
 def register(commands: Any) -> None:
@@ -99,8 +101,9 @@ def _check(specs: Sequence[RunSpec]) -> None:
 
 def _sweep(args: argparse.Namespace) -> int:
     check_writable(args.json)
-    if args.resume and (args.spec or args.axis or args.set or args.variant):
-        raise Problem("user", "--resume goes on with what was planned: leave the specification, --axis, --set and --variant away.")
+    if args.resume and (others := [name for name, value in vars(args).items() if name not in WITH_RESUME and value not in UNSET]):
+        names = ", ".join("SPEC" if name == "spec" else f"--{name.replace('_', '-')}" for name in others)
+        raise Problem("user", f"--resume goes on with what was planned, so {names} would have no effect.")
     plan = None if args.resume else wanted(args)
     store = open_store()
     if store.warning:

@@ -143,7 +143,7 @@ def cells(plan: SweepSpec, techniques: Techniques, defaults: Defaults = lambda s
         for value in plan.axes[0].values:
             given = dict(zip((axis.name for axis in plan.axes), (value, *rest), strict=True))
             made.append((line, (value, *rest), _varied(plan.specs[number], given, techniques, defaults)))
-    keys = [_key(spec, techniques, defaults) for _, _, spec in made]
+    keys = [_key(spec, techniques) for _, _, spec in made]
     order = sorted(range(len(made)), key=lambda place: keys.index(keys[place]))
     label = _Labels(plan, techniques)
     return [Cell(index, made[at][0], made[at][1], made[at][2], label.cell(*made[at][:2])) for index, at in enumerate(order)]
@@ -255,12 +255,13 @@ def _varied(spec: RunSpec, given: Mapping[str, KnobValue], techniques: Technique
     varied = vary(spec, changes, techniques, defaults) if changes else spec
     varied = varied.replace(workload=dataclasses.replace(spec.workload, **work))
     names = (value_name(name, value, techniques) for name, value in given.items())
-    return varied.replace(label=", ".join(filter(None, (spec.label, *names))))
-
-
-def _key(spec: RunSpec, techniques: Techniques, defaults: Defaults) -> str:
-    """Equal for specs that one loaded model can serve; of a spec that cannot run, its own."""
+    varied = varied.replace(label=", ".join(filter(None, (spec.label, *names))))
     try:
-        return load_key(complete(spec, techniques, defaults(spec)), techniques)
-    except Problem:
-        return spec.fingerprint()
+        return complete(varied, techniques, defaults(varied))
+    except Problem:  # it cannot run, and will say why when its turn comes
+        return varied
+
+
+def _key(spec: RunSpec, techniques: Techniques) -> str:
+    """Equal for specs that one loaded model can serve; of a spec that cannot run, its own."""
+    return load_key(spec, techniques) if set(spec.knobs) >= set(knob_index(techniques)) else spec.fingerprint()

@@ -55,10 +55,20 @@ def sweep_charts(plan: SweepSpec, cells: Sequence[StoredCell], foreseen: Foresee
     if slow := slowdowns(plan, cells):
         speed.insert(0, _drawn(SLOWDOWN, slow, cells, along, found))
     quality = [_quality(name, plan, cells, along) for name in QUALITY] if any(spec.protocol.quality for spec in plan.specs) else []
-    groups = [{"title": f"Against {title[0].lower()}{title[1:]}", "note": KEY, "panels": speed}]
+    groups = [{"title": f"Against {title[0].lower()}{title[1:]}", "note": KEY, "panels": sorted(speed, key=_empty)}]
     if quality:
-        groups.append({"title": "Output quality against the baseline, the first run of each model", "panels": quality})
+        groups.append({"title": "Output quality against the baseline, the first run of each model", **_those_with_values(quality)})
     return {"legend": [{"name": name, "variant": number} for number, name in enumerate(line_names(plan, known))], "groups": groups}
+
+
+def _empty(made: Mapping[str, Any]) -> bool:
+    return made["figure"] is None
+
+
+def _those_with_values(panels: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The panels that show something; where none does, the reason of the first in their place."""
+    have = [made for made in panels if not _empty(made)]
+    return {"panels": have} if have else {"panels": [], "note": panels[0]["note"]}
 
 
 def _panel(
@@ -95,7 +105,7 @@ def _drawn(
             metric.name, metric.title, None, 0, note=_nothing(metric.name, cells or [point.cell for line in lines for point in line.points])
         )
     own = [fact for fact in found if fact.chart == metric.name]
-    drawn = figure(metric, lines, along, joined)
+    drawn = figure(metric, lines, along, joined, floor)
     drawn["data"] = [*band(metric, lines, along), *drawn["data"]]
     for fact in own:
         if "free_until" in fact.values:
@@ -103,7 +113,7 @@ def _drawn(
     if floor:
         drawn["data"].append(guide(floor, None, drawn, "noise floor", across=True))
     drawn["layout"]["annotations"] = marks(cells, along)
-    sentence = " ".join(fact.sentence[0].upper() + fact.sentence[1:] for fact in own)
+    sentence = " ".join(fact.sentence for fact in own)
     return panel(metric.name, metric.title, drawn, 0, **{"height": HEIGHT, **({"note": sentence} if sentence else {})})
 
 

@@ -24,7 +24,7 @@ LINE_COLOURS = (*COLOURS, "#cc79a7", "#56b4e9", "#e69f00", "#7f4f24")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "pentagon", "star", "hexagon")
 SHADE = "rgba(125, 124, 118, 0.16)"
 WORDS = {"oom": "out of memory", "skipped": "skipped", "failed": "failed"}
-DOUBLES = 1.5  # from one value to the next, at least: the axis is then logarithmic
+DOUBLES = 1.75  # from one value to the next, on the whole: the axis is then logarithmic
 SPREAD = 4.0  # largest over smallest value from which on the other axis is logarithmic too
 MOST_TICKS = 9
 
@@ -75,11 +75,12 @@ def numbers(title: str, values: Sequence[float]) -> Axes | None:
     return Axes(title, tuple(sorted(set(values)))) if values else None
 
 
-def figure(metric: Metric, lines: Sequence[Line], along: Axes, joined: bool) -> dict[str, Any]:
-    """Measured points, joined by lines where they are points of a curve, and predictions; the vertical range holds all of them."""
-    values = [value for line in lines for point in line.points for value in _values(point)]
+def figure(metric: Metric, lines: Sequence[Line], along: Axes, joined: bool, floor: float | None = None) -> dict[str, Any]:
+    """Measured points, joined by lines where they are points of a curve, and predictions; the vertical range holds all of them, and the
+    noise floor."""
+    values = [value for line in lines for point in line.points for value in _values(point)] + ([floor] if floor else [])
     scale = scale_for(max(values), metric.unit)
-    logarithmic = along.doubles and min(values) > 0 and max(values) / min(values) >= SPREAD
+    logarithmic = (along.doubles or floor is not None) and min(values) > 0 and max(values) / min(values) >= SPREAD
     low, high = min(values) * scale.factor, max(values) * scale.factor
     reach = [math.log10(low) - 0.08, math.log10(high) + 0.08] if logarithmic else [0.0, high * 1.08 or 1.0]
     y = {"title": {"text": scale.unit, "standoff": 6}, "type": "log" if logarithmic else "linear", "range": reach, "zeroline": False}
@@ -87,7 +88,7 @@ def figure(metric: Metric, lines: Sequence[Line], along: Axes, joined: bool) -> 
     layout = {
         "margin": {"l": 8, "r": 12, "t": 8, "b": 44},
         "xaxis": along.layout(),
-        "yaxis": y | ({"dtick": 1} if logarithmic and high / low > 100 else {}),
+        "yaxis": y | ({"dtick": 1 if high / low > 50 else "D2"} if logarithmic else {}),
         "showlegend": False,
         "hovermode": "closest",
         "annotations": [],
@@ -174,7 +175,11 @@ def _measured(metric: Metric, line: Line, along: Axes, scale: Scale, joined: boo
         "hovertemplate": f"<b>{plain(line.name)}</b><br>%{{customdata}}<br><i>{wrapped(metric.formula)}</i><extra></extra>",
     }
     if not joined:
-        trace |= {"text": [plain(str(point.cell.cell.point[0])) for point in points], "textposition": "top center", "cliponaxis": False}
+        trace |= {
+            "text": [f"  {plain(str(point.cell.cell.point[0]))}" for point in points],
+            "textposition": "middle right",
+            "cliponaxis": False,
+        }
     if any(point.ends for point in points):
         ends = [point.ends or (point.y or 0.0, point.y or 0.0) for point in points]
         above = [(high - (point.y or 0.0)) * scale.factor for (_, high), point in zip(ends, points, strict=True)]

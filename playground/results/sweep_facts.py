@@ -8,14 +8,15 @@ Pure. Example::
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-from playground.core.sweep import SweepSpec
+from playground.core.sweep import SweepSpec, line_names
 from playground.measure.fits import exponent, leaves, parabola
 from playground.results.numbers import digits, shown
 from playground.results.sweep_lines import Line, lines_of, slowdowns
 from playground.results.sweeps import StoredCell
+from playground.techniques import techniques
 
 FREE = 1.1  # times the step of the smallest batch: up to here a larger one is called free
 
@@ -32,37 +33,49 @@ class Fact:
 
 def facts(plan: SweepSpec, cells: Sequence[StoredCell]) -> list[Fact]:
     """Of each line with enough points along the first axis."""
-    axis = plan.axes[0].name
-    if axis == "batch_size":
-        return [fact for line in lines_of(plan, cells, "itl_s") for fact in _free(line)]
-    if axis == "prompt_tokens":
-        return [fact for line in lines_of(plan, cells, "ttft_s") for fact in _prefill(line)]
-    if axis == "max_new_tokens":
-        return [fact for line in slowdowns(plan, cells) for fact in _slowdown(line)]
-    return []
+    found = ABOUT.get(plan.axes[0].name)
+    if found is None:
+        return []
+    metric, tell = found
+    lines = slowdowns(plan, cells) if tell is _slowdown else lines_of(plan, cells, metric)
+    several = len(line_names(plan, techniques())) > 1
+    told = [(line, fact) for line in lines if (fact := tell(line))]
+    return [replace(fact, sentence=_sentence(fact, line.name if several else "", _careful(line, metric))) for line, fact in told]
 
 
-def _free(line: Line) -> list[Fact]:
+def _sentence(fact: Fact, name: str, ending: str) -> str:
+    words = f"{name}: {fact.sentence}" if name else fact.sentence[0].upper() + fact.sentence[1:]
+    return words + ending
+
+
+def _careful(line: Line, metric: str) -> str:
+    """How the sentence ends: with a warning where the repeats of some points vary so much that their mean says little."""
+    found = [(point.cell.result or {}).get("metrics", {}).get(metric) or {} for point in line.measured]
+    unsteady = sum(item.get("grade") == "unstable" for item in found)
+    return f". Careful: the repeats of {unsteady} of {len(found)} points vary by more than 20 %." if unsteady else "."
+
+
+def _free(line: Line) -> Fact | None:
     rows, steps = _numbers(line)
     if len(rows) < 2:
-        return []
+        return None
     end = leaves(rows, steps, FREE)
     times = f"{FREE} times that of batch size {rows[0]:g}"
     values = {"factor": FREE, "longest": rows[-1], "step_ratio": steps[-1] / steps[0]}
     if end is None:
-        return [Fact("itl_s", line.number, f"{_of(line)}up to {rows[-1]:g} rows no step takes more than {times}.", values)]
+        return Fact("itl_s", line.number, f"up to {rows[-1]:g} rows no step takes more than {times}", values)
     ratio = f"at {rows[-1]:g} it takes {digits(steps[-1] / steps[0])} times as long"
-    sentence = f"{_of(line)}a step takes more than {times} from about {digits(end, 2)} rows on; {ratio}."
-    return [Fact("itl_s", line.number, sentence, {**values, "free_until": end})]
+    sentence = f"a step takes more than {times} from about {digits(end, 2)} rows on; {ratio}"
+    return Fact("itl_s", line.number, sentence, {**values, "free_until": end})
 
 
-def _prefill(line: Line) -> list[Fact]:
+def _prefill(line: Line) -> Fact | None:
     lengths, times = _numbers(line)
     power = exponent(lengths, times) if len(lengths) > 1 else None
     if power is None:
-        return []
+        return None
     last = exponent(lengths[-2:], times[-2:]) or 0.0
-    sentence = f"{_of(line)}the time to the first token grows as the length to the power of {digits(power, 2)}"
+    sentence = f"the time to the first token grows as the length to the power of {digits(power, 2)}"
     values = {"exponent": power, "last_exponent": last}
     if len(lengths) > 2:
         sentence += f" ({digits(last, 2)} between the two longest)"
@@ -70,16 +83,16 @@ def _prefill(line: Line) -> list[Fact]:
         values |= {"constant_s": found.constant, "linear_s": found.linear, "quadratic_s": found.quadratic, "square_share": found.square}
         share = f"{found.square * 100:.0f} % of the {shown(found(lengths[-1]), 's')} at {lengths[-1]:,.0f} tokens"
         sentence += f"; the part that grows with its square, as attention does, is {share}, as fitted"
-    return [Fact("ttft_s", line.number, sentence + ".", values)]
+    return Fact("ttft_s", line.number, sentence, values)
 
 
-def _slowdown(line: Line) -> list[Fact]:
+def _slowdown(line: Line) -> Fact | None:
     lengths, ratios = _numbers(line)
     if not lengths:
-        return []
+        return None
     first = f"{digits(ratios[0])} times as long at {lengths[0]:g} tokens of output"
     rest = f" and {digits(ratios[-1])} times at {lengths[-1]:g}" if len(lengths) > 1 else ""
-    return [Fact("slowdown", line.number, f"{_of(line)}without a KV cache a request takes {first}{rest}.", {"last": ratios[-1]})]
+    return Fact("slowdown", line.number, f"without a KV cache a request takes {first}{rest}", {"last": ratios[-1]})
 
 
 def _numbers(line: Line) -> tuple[list[float], list[float]]:
@@ -87,5 +100,9 @@ def _numbers(line: Line) -> tuple[list[float], list[float]]:
     return [x for x, _ in points], [y for _, y in points]
 
 
-def _of(line: Line) -> str:
-    return f"{line.name}: "
+# Of an axis: the metric whose repeats the fact stands on, and what tells it.
+ABOUT: Mapping[str, tuple[str, Callable[[Line], Fact | None]]] = {
+    "batch_size": ("itl_s", _free),
+    "prompt_tokens": ("ttft_s", _prefill),
+    "max_new_tokens": ("e2e_s", _slowdown),
+}

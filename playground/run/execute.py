@@ -220,22 +220,31 @@ class _Run(Passes):
         texts = tuple(text for text, _ in prepared)
         templated = work.chat and texts != work.prompts
         self.emit(Prepared(time.perf_counter_ns(), texts, tuple(len(tokens) for tokens in ids), templated))
+        self._check_made([len(tokens) for tokens in ids])
         self._check_lengths([len(tokens) for tokens in ids])
         return ids
 
     def _make_prompts(self) -> None:
         """Where the workload asks for prompts of a length, put them in the place of what is written there."""
         work = self.plan.spec.workload
-        if not work.prompt_tokens:
-            return
-        made = [
-            text_of(work.prompt_tokens, lambda text: len(self.engine.prepare(text, False)[1]), number)
-            for number in range(len(work.prompts))
-        ]
-        spec = self.plan.spec.replace(workload=dataclasses.replace(work, prompts=tuple(made)))
-        self.plan = dataclasses.replace(self.plan, spec=spec)
-        proof = f"each prompt has exactly {work.prompt_tokens:,} tokens, of the product's own text; no chat template, as it is no message"
-        self.emit(Evidence(time.perf_counter_ns(), "prompt_tokens", True, proof))
+        if work.prompt_tokens:
+
+            def count(text: str) -> int:
+                return len(self.engine.prepare(text, False)[1])
+
+            made = tuple(text_of(work.prompt_tokens, count, number) for number in range(len(work.prompts)))
+            spec = self.plan.spec.replace(workload=dataclasses.replace(work, prompts=made))
+            self.plan = dataclasses.replace(self.plan, spec=spec)
+
+    def _check_made(self, token_counts: Sequence[int]) -> None:
+        """Proof that prompts of a length have it; raises Problem("crash") where one has not."""
+        asked = self.plan.spec.workload.prompt_tokens
+        if asked:
+            ok = set(token_counts) == {asked}
+            proof = f"prompts of {asked:,} tokens were asked for, made of the product's own text, and have {sorted(set(token_counts))}"
+            self.emit(Evidence(time.perf_counter_ns(), "prompt_tokens", ok, f"{proof}; without a chat template, as they are no messages"))
+            if not ok:
+                raise Problem("crash", f"{proof}.")
 
     def _check_lengths(self, token_counts: Sequence[int]) -> None:
         limit, new = self.engine.facts.get("context_length"), self.plan.spec.workload.max_new_tokens

@@ -8,16 +8,23 @@ Example::
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Mapping
+from typing import Any
+
 from playground.core.events import Ceilings
 from playground.core.machine import Machine
 from playground.core.plan import Techniques, footprint_of
 from playground.core.problem import Problem
 from playground.core.spec import RunSpec
 from playground.engines import engines
+from playground.measure.ceilings import device_key, known_ceilings
 from playground.measure.estimate import Estimate, estimate
 from playground.measure.roofline import Prediction, predict_run
 from playground.models.model import ModelFacts
+from playground.models.resolve import peek
 from playground.results.numbers import shown
+from playground.techniques.precision import DTYPES
 
 CHARACTERS_PER_TOKEN = 4
 TEMPLATE_TOKENS = 30
@@ -53,6 +60,24 @@ def prediction_of(spec: RunSpec, facts: ModelFacts | None, techniques: Technique
         return predict_run(facts.config, footprint, ceilings, guessed_prompt_tokens(spec), spec.workload.max_new_tokens)
     except Problem:
         return None
+
+
+def ceilings_of(spec: RunSpec, machine: Machine, known: Mapping[str, Mapping[str, Any]]) -> Ceilings | None:
+    """What was measured (`known`, as the store has it) of the device and number format that a complete spec uses; None for nothing."""
+    dtype = DTYPES.get(str(spec.knobs.get("precision")), "")
+    return known_ceilings(known, device_key(machine, machine.resolve(spec.device), dtype))
+
+
+def foreseen(
+    specs: Mapping[int, RunSpec], techniques: Techniques, machine: Machine, known: Mapping[str, Mapping[str, Any]]
+) -> dict[int, dict[str, float]]:
+    """The predictions (fields of measure.roofline.Prediction) of complete specs by their numbers, without those that nothing is known of.
+    Asks no hub."""
+    facts = functools.cache(functools.partial(peek, ask_hub=False))
+    found = {
+        number: prediction_of(spec, facts(spec.model), techniques, ceilings_of(spec, machine, known)) for number, spec in specs.items()
+    }
+    return {number: vars(prediction) for number, prediction in found.items() if prediction}
 
 
 def free_bytes(machine: Machine, device: str) -> int:

@@ -15,14 +15,13 @@ from playground.core.plan import Techniques
 from playground.core.problem import Problem
 from playground.core.spec import RunSpec
 from playground.engines.replay import ReplayEngine
-from playground.measure.ceilings import device_key, known_ceilings
 from playground.measure.roofline import Prediction
 from playground.models.model import ModelFacts
 from playground.results.html.headlines import BOTTLENECKS
 from playground.results.numbers import shown
 from playground.results.store import Store
+from playground.run import forecast
 from playground.run.forecast import prediction_of
-from playground.techniques.precision import DTYPES
 from playground.ui.strings import SPEED_UNKNOWN
 from playground.ui.text import escape
 
@@ -33,8 +32,7 @@ def ceilings_of(store: Store, machine: Machine, specs: Sequence[RunSpec]) -> lis
         known = store.ceilings()
     except Problem:  # a store that cannot be read costs the prediction, not the form
         known = {}
-    keys = [device_key(machine, machine.resolve(spec.device), DTYPES.get(str(spec.knobs.get("precision")), "")) for spec in specs]
-    return [known_ceilings(known, key) for key in keys]
+    return [forecast.ceilings_of(spec, machine, known) for spec in specs]
 
 
 def speed_html(

@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
-from playground.cli import parser
+from playground.cli import main, parser
+from playground.cli import run as run_command
 from playground.cli.run import wanted
+from playground.cli.sweep import wanted as wanted_sweep
 from playground.core.machine import Gpu, Machine
 from playground.core.problem import Problem
 from playground.engines import engines
@@ -273,3 +275,55 @@ def test_without_a_gpu_transformers_runs_what_names_no_engine(monkeypatch: pytes
     with pytest.raises(Problem, match="No CUDA device: no driver"):
         engines_of("--device", "cuda")
     assert capsys.readouterr().err == ""
+
+
+def test_a_sweep_prints_a_line_a_run_and_writes_its_plan_its_cells_and_their_results(tmp_path: Path) -> None:
+    out = tmp_path / "sweep.json"
+    done = playground("sweep", *FAKE, "--axis", "batch_size=1:4:x2", "--axis", "max_new_tokens=4,8", "--json", str(out))
+    assert done.returncode == 0, done.stderr
+    data = json.loads(out.read_text())
+    assert [(cell["point"], cell["status"]) for cell in data["cells"]] == [
+        ([1, 4], "done"), ([2, 4], "done"), ([4, 4], "done"), ([1, 8], "done"), ([2, 8], "done"), ([4, 8], "done"),
+    ]  # fmt: skip
+    assert [result["spec"]["knobs"]["batch_size"] for result in data["results"]] == [1, 2, 4, 1, 2, 4]
+    assert len(data["facts"]) == 2
+    assert data["facts"][0]["sentence"] in done.stdout
+    assert done.stdout.splitlines()[1].startswith("4 output tokens, Batch size 1  done")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--axis", "batch=1,2"), "There is no axis 'batch'; did you mean 'batch_size'?"),
+        (("--axis", "batch_size=1,2", "--axis", "batch_size=4,8"), "Both axes are batch_size"),
+        (("--axis", "batch_size"), "--axis expects KNOB=VALUE"),
+        (("batchsize",), "There is no file, sweep or experiment 'batchsize'; did you mean 'batch-size'?"),
+        (("--axis", "engine=fake,foo"), "there is no engine 'foo'"),
+        (("--resume", "abc", "--set", "batch_size=2"), "--resume goes on with what was planned, so --set would have no effect."),
+        (("--resume", "abc"), "There is no stored sweep 'abc'."),
+        (
+            ("--axis", "prompt_tokens=8,16", "--prompt", "x", "--prompt-tokens", "4"),
+            "--prompt gives the text and --prompt-tokens makes one",
+        ),
+    ],
+)
+def test_a_sweep_that_cannot_be_is_refused_with_a_sentence(
+    arguments: tuple[str, ...], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sweep", *arguments]) == 2
+    assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("with_gpu")
+def test_a_sweep_takes_the_usual_engine_where_it_can_run_every_cell(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("playground.cli.sweep.probe", run_command.probe)
+    for flags, engine in (
+        (["batch-size"], "graph"),
+        (["output-length"], "transformers"),
+        (["--axis", "kv_cache=static,dynamic"], "transformers"),
+    ):
+        plan = wanted_sweep(parser().parse_args(["sweep", *flags]))
+        assert {spec.engine for spec in plan.specs} == {engine}
+    assert "Engine transformers, not graph: KV cache:" in capsys.readouterr().err

@@ -6,10 +6,11 @@ import pytest
 
 from playground.core.places import ASSETS
 from playground.core.plan import complete
+from playground.core.sweep import cells
 from playground.measure.metrics import METRICS
 from playground.models.catalogue import find
 from playground.models.made import PREFIX
-from playground.presets import ExperimentPreset, WorkloadPreset, experiments, recorded, workloads
+from playground.presets import ExperimentPreset, SweepPreset, WorkloadPreset, experiments, recorded, sweeps, workloads
 from playground.techniques import techniques
 
 
@@ -46,6 +47,20 @@ def test_what_a_preset_names_is_there_or_its_text_says_how_to_make_it(preset: Ex
             assert f"python -m playground distil --name {name.removeprefix(PREFIX)}`" in preset.about, name
     adapters = {part for one in knobs for part in str(one["adapter"]).split(",") if part.startswith(PREFIX)}
     assert adapters <= {f"{PREFIX}{path.name}" for path in (ASSETS / "made").iterdir()}
+
+
+@pytest.mark.parametrize("preset", sweeps(), ids=lambda p: p.name)
+def test_a_sweep_preset_says_what_to_look_for_and_each_of_its_runs_is_another(preset: SweepPreset) -> None:
+    assert preset.plan.title
+    assert len(preset.plan.about) > 150
+    made = [complete(cell.spec, techniques()) for cell in cells(preset.plan, techniques())]
+    assert len({spec.fingerprint() for spec in made}) == len(made) >= 4
+
+
+def test_the_sweeps_of_the_main_questions_are_there() -> None:
+    axes = {preset.name: preset.plan.axes[0].name for preset in sweeps()}
+    assert axes.items() >= {"batch-size": "batch_size", "prompt-length": "prompt_tokens", "output-length": "max_new_tokens"}.items()
+    assert "bits-per-weight" in axes
 
 
 def test_a_recorded_gpu_experiment_is_there_with_machine_and_date() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ import pytest
 from playground.core.engine import Engine
 from playground.core.plan import complete
 from playground.core.problem import Problem
+from playground.core.spec import Protocol
 from playground.engines import engines
 from playground.models.recording import recordings
-from playground.presets import experiment, experiments, recorded, specs_from
+from playground.presets import experiment, experiments, recorded, specs_from, sweep
 from playground.techniques import techniques
 
 
@@ -133,3 +135,23 @@ def test_the_story_of_launches_is_one_model_without_and_with_captured_steps() ->
         ("graph", "bf16", "none", "none"),
         ("graph", "bf16", "none", "int4"),
     ]
+
+
+def test_a_sweeps_file_is_an_experiments_with_axes_and_measures_quickly_unless_it_says_otherwise(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('title = "T"\n[baseline]\nmodel = "shape:tiny"\n[[variant]]\nkv_cache = "off"\n[axes]\nmax_new_tokens = "4:16:x2"\n')
+    found = sweep(path)
+    assert (found.plan.title, [spec.label for spec in found.plan.specs]) == ("T", ["", "KV cache off"])
+    assert [(axis.name, axis.values) for axis in found.plan.axes] == [("max_new_tokens", (4, 8, 16))]
+    assert {(spec.protocol.quality, spec.protocol.profile) for spec in found.plan.specs} == {(False, False)}
+    again = tmp_path / "again.json"
+    again.write_text(json.dumps(found.plan.to_dict()))
+    assert sweep(again).plan == found.plan
+    path.write_text("protocol = { repeats = 7 }\n[axes]\nbatch_size = [1, 2]\n")
+    assert sweep(path).plan.specs[0].protocol == Protocol(repeats=7)
+    path.write_text("[axes]\nbatchsize = [1, 2]\n")
+    with pytest.raises(Problem, match=r"mine\.toml: There is no axis 'batchsize'; did you mean 'batch_size'"):
+        sweep(path)
+    path.write_text("variants = [5]\naxes = { batch_size = [1, 2] }\n")
+    with pytest.raises(Problem, match="must be a table of names and values, got 5"):
+        sweep(path)

@@ -46,8 +46,8 @@ def test_variants_and_a_second_axis_make_lines_with_names() -> None:
     with_cache, without = BASE.replace(label="cache"), BASE.replace(label="no cache", knobs={"kv_cache": "off"})
     made = plan(with_cache, without, max_new_tokens=[2, 4], precision=["fp32", "bf16"])
     assert line_names(made, techniques()) == ["cache, fp32", "cache, bf16", "no cache, fp32", "no cache, bf16"]
-    lines = {(cell.line, cell.spec.knobs.get("kv_cache"), cell.spec.knobs["precision"]) for cell in cells(made, techniques())}
-    assert lines == {(0, None, "fp32"), (1, None, "bf16"), (2, "off", "fp32"), (3, "off", "bf16")}
+    lines = {(cell.line, cell.spec.knobs["kv_cache"], cell.spec.knobs["precision"]) for cell in cells(made, techniques())}
+    assert lines == {(0, "dynamic", "fp32"), (1, "dynamic", "bf16"), (2, "off", "fp32"), (3, "off", "bf16")}
     assert line_names(plan(batch_size=[1, 2]), techniques()) == ["shape:tiny"]
 
 

@@ -1,6 +1,6 @@
 """What is said of a run before anything is loaded."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -10,8 +10,9 @@ from playground.core.machine import Machine
 from playground.core.plan import complete
 from playground.core.spec import RunSpec, Workload
 from playground.engines import engines
+from playground.measure.ceilings import device_key
 from playground.models.model import ModelFacts
-from playground.run.forecast import estimate_of, prediction_of
+from playground.run.forecast import estimate_of, foreseen, prediction_of
 from playground.techniques import techniques
 
 FACTS = ModelFacts(
@@ -61,3 +62,19 @@ def test_the_engine_has_its_say_on_the_device_that_is_meant(monkeypatch):
     assert prediction_of(one, FACTS, techniques(), CEILINGS).kv_cache_bytes == plain.kv_cache_bytes / 2
     assert estimate_of(one, FACTS, techniques(), CPU).kv_cache_bytes == plain.kv_cache_bytes
     assert estimate_of(one, FACTS, techniques(), replace(CPU, device="cuda")).kv_cache_bytes == plain.kv_cache_bytes / 2
+
+
+def test_runs_that_have_not_begun_are_foreseen_where_device_and_model_are_known():
+    machine = Machine("h", "cpu", 2, 10**10, 10**9, packages={"torch": "2.11"})
+    measured = Ceilings(0, "", "cpu", "float32", 1e10, 1e11, 1e-6, "now", matvec_bytes_per_s=1e10)
+    known = {device_key(machine, "cpu", "float32"): asdict(measured)}
+    tiny = complete(RunSpec("shape:tiny", workload=Workload(prompt_tokens=64), knobs={"precision": "fp32"}), techniques())
+    specs = {
+        3: tiny,
+        5: tiny.replace(workload=Workload(prompt_tokens=512)),
+        7: tiny.replace(model="nowhere"),
+        8: tiny.replace(device="cuda"),
+    }
+    found = foreseen(specs, techniques(), machine, known)
+    assert set(found) == {3, 5}
+    assert found[5]["ttft_s"] > 2 * found[3]["ttft_s"] > 0
