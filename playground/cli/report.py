@@ -50,10 +50,11 @@ def register(commands: Any) -> None:
 
 
 def of_experiment(stored: StoredExperiment) -> Found:
-    """What a stored experiment has to report; runs that did not end have no results. Raises Problem("user") where none has."""
+    """What a stored experiment has to report; runs that did not end have no results. Raises Problem("user") where the baseline
+    has none."""
     results: list[Result] = [run.result for run in stored.runs if run.result is not None]
-    if not results:
-        raise Problem("user", f"The experiment {stored.id} has no results yet.")
+    if not results or results[0] is not stored.runs[0].result:
+        raise Problem("user", f"The baseline of the experiment {stored.id} has no result yet.")
     return Found(stored.title or stored.id, results, judged(results))
 
 

@@ -3,7 +3,7 @@
 Pure. Every run is derived anew from its events against the first one. Figures that the worker computed against another baseline, which
 cannot be computed again, are not available then, unless both were measured against equal baselines on the same text. Example::
 
-    found = side_by_side([Picked(a.spec, a.events, "Ladder", a.spec, a.result), Picked(...)])
+    found = side_by_side([picked(store.load("k3x9abcd"), 0), picked(store.load("m7p2efgh"), 1)])
     found.results, found.names, found.warnings    # "Machine differs: NVIDIA H200 (Baseline, B) and AMD EPYC (C)."
 """
 
@@ -22,6 +22,7 @@ from playground.measure.agreement import IS_BASELINE
 from playground.measure.quality import COMPARISONS
 from playground.results.drawing import LETTERS, variant_names
 from playground.results.result import result
+from playground.results.store import StoredExperiment
 
 Document = Mapping[str, Any]
 FEWEST, MOST = 2, 8
@@ -58,6 +59,18 @@ class Compared:
     results: list[dict[str, Any]]
     names: list[str]
     warnings: list[str]
+
+
+def picked(stored: StoredExperiment, index: int) -> Picked:
+    """A run of a stored experiment; raises Problem("user") for one that has no result."""
+    run = stored.runs[index]
+    if run.result is None:
+        raise Problem("user", f"Run {index + 1} of “{stored.title}” has no result: it did not end.")
+    try:
+        events: Sequence[Event] | None = run.events
+    except Problem:
+        events = None
+    return Picked(run.spec, events, stored.title, stored.runs[0].spec, run.result)
 
 
 def side_by_side(runs: Sequence[Picked]) -> Compared:

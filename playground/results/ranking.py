@@ -1,8 +1,8 @@
 """Which of two values of a metric is better, as far as the runs can tell; and which of several is best.
 
-Pure. Where both have 95 % intervals, these must separate. Times and rates that were measured once tell nothing. What has neither, such as
-bytes or a divergence, counts where it is 2 % apart (as in `trend`) and farther than the noise floor of a quality metric, or where it is
-equal. Example::
+Pure. Where both have 95 % intervals, these must separate. Times and rates that were measured once tell nothing, nor does where two texts
+part. What has neither, such as bytes or a divergence, counts where it is 2 % apart (as in `trend`) and farther than the noise floor of a
+quality metric, or where it is equal. Example::
 
     compare("itl_s", {"value": 1.0, "ci95": [0.9, 1.1]}, {"value": 1.2, "ci95": [1.15, 1.25]})   # "better"
 """
@@ -22,6 +22,7 @@ from playground.results.trend import TIMES, TOLERANCE
 Metric = Mapping[str, Any]
 Order = Literal["better", "worse", "equal", "open"]
 RATE = "/s"
+BY_CHANCE = ("matching_tokens",)  # one near tie between two tokens decides where two texts part
 
 
 def number(metric: Metric) -> float | None:
@@ -55,9 +56,9 @@ def _tells(name: str, one: Metric, other: Metric, apart: float, largest: float, 
     if one.get("ci95") and other.get("ci95"):
         return separated(_value(one), _value(other)) or (apart == 0 and _exact(one) and _exact(other))
     unit = METRICS[name].unit
-    if unit in TIMES or unit.endswith(RATE):
+    if unit in TIMES or unit.endswith(RATE) or name in BY_CHANCE:
         return False
-    noise = abs(floor - AGAINST_ITSELF.get(name, 0.0)) if floor is not None and name != "matching_tokens" else 0.0
+    noise = abs(floor - AGAINST_ITSELF.get(name, 0.0)) if floor is not None else 0.0
     return apart == 0 or apart > max(noise, TOLERANCE * largest)
 
 
