@@ -17,6 +17,7 @@ from typing import Any
 from playground.core.events import Event, Phase, Score
 from playground.core.making import TrainStep
 from playground.core.problem import Problem
+from playground.measure.divergence import perplexity
 
 WINDOW, ROWS = 128, 2  # tokens a row and rows a step
 SCORED_WINDOW, SCORED_TOKENS = 256, 1024  # perplexity: windows without overlap, of at most that many tokens of a text
@@ -102,7 +103,8 @@ def train(model: Any, material: Material, pace: Pace, emit: Emit, check: Check) 
 
 
 def perplexities(model: Any, material: Material, emit: Emit, check: Check, about: str) -> dict[str, float]:
-    """exp of the mean negative log-likelihood a token, of each text; windows without overlap."""
+    """exp of the mean negative log-likelihood a token, of each text; windows without overlap. Raises Problem("user") where a model is so
+    far off that this is no number."""
     import torch
 
     tell(emit, "quality", f"perplexity {about}")
@@ -116,7 +118,10 @@ def perplexities(model: Any, material: Material, emit: Emit, check: Check, about
                 with torch.no_grad():
                     total += float(_loss(model, [row]))
                 positions += len(row) - 1
-        found[name] = math.exp(total / positions)
+        found[name] = perplexity(total, positions)
+        if not math.isfinite(found[name]):
+            loss = f"The loss on the {name} text is {total / positions:.3g} nats a token {about}, and its perplexity is no number"
+            raise Problem("user", f"{loss}: choose a lower learning rate, or another model where it is so before training too.")
     emit(Score(time.perf_counter_ns(), found, about=about))
     return found
 
