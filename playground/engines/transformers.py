@@ -120,8 +120,10 @@ class TransformersEngine(Engine):
                 self.method(technique, "for")(plan.spec.knobs, self.options)
 
     def know(self, prompts: Sequence[tuple[int, ...]]) -> None:
-        """Kept for techniques that look at all of them."""
+        """Kept for techniques that look at all of them; what these compute ahead is in no pass."""
         self.prompts = tuple(prompts)
+        for learn in self.options.run.knowing:
+            learn(self)
 
     @contextmanager
     def passing(self) -> Iterator[None]:

@@ -20,7 +20,8 @@ class RunSetup:
     every forward pass, scoring included; fill: (engine, cache, batch) -> how many tokens, the same at the start of each row, the fresh
     cache holds now; decode: (engine, batch) -> ticks, in place of one token a forward pass; score_tokens: texts are scored this many
     tokens a forward pass through the run's own cache, for a cache that does not give back what was put in (None: all at once, without);
-    opening: called with the engine once all of a run's settings are known; closing: called when these settings are forgotten; seen: what
+    opening: called with the engine once all of a run's settings are known, and knowing: once all its prompts are, before any clock runs;
+    closing: called when these settings are forgotten; seen: what
     techniques note for the evidence of each other, by name; counts: what passes count by name, emptied before the timed ones.
     """
 
@@ -30,6 +31,7 @@ class RunSetup:
     decode: Callable[[Any, Any], Iterator[Any]] | None = None
     score_tokens: int | None = None
     opening: list[Callable[[Any], None]] = field(default_factory=list)
+    knowing: list[Callable[[Any], None]] = field(default_factory=list)
     closing: list[Callable[[], None]] = field(default_factory=list)
     seen: dict[str, Any] = field(default_factory=dict)
     counts: dict[str, float] = field(default_factory=dict)
