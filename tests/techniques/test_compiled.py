@@ -69,6 +69,9 @@ def test_a_compiled_step_gives_the_eager_tokens_and_is_compiled_once_before_the_
     assert found.ok
     assert found.text.startswith("1 graphs compiled (torch.compile, mode default, 0 breaks), ")
     assert len(seen) == 2 * (TINY.max_new_tokens - 1)
+    with pytest.raises(Problem, match="finds no parts of the model"):
+        engine.profile(TINY)
+    tokens(engine)
 
     inputs, output = seen[-1]  # the last step again, without torch.compile, on the cache as it was before
     cache = inputs["past_key_values"]

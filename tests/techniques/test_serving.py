@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -117,9 +118,9 @@ def test_stop_is_heard_while_a_request_has_not_arrived(engine: Any, monkeypatch:
             raise Stopped
 
     monkeypatch.setattr(engine, "check", stop)
+    ticks = engine.generate(Batch(PROMPTS[:2], 2, arrivals_s=(0.0, 1e6)))
     with pytest.raises(Stopped):
-        for tick in engine.generate(Batch(PROMPTS[:2], 2, arrivals_s=(0.0, 1e6))):
-            answered.append(tick)
+        collections.deque(map(answered.append, ticks))
 
 
 def test_what_a_stopped_pass_of_continuous_batching_had_not_answered_is_given_up(engine: Any) -> None:
