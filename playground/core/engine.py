@@ -55,6 +55,7 @@ class Engine:
     hooks: ClassVar[tuple[str, ...]] = ()  # engines whose methods of a technique this one takes where it has none under its own name
     usual_on: ClassVar[tuple[str, ...]] = ()  # devices (cpu, cuda) on which this engine is taken where nobody names one: see core.usual
     settle_s: float = 0.0  # idle time before each timed pass, for whatever shares the processor with this engine to finish its work
+    check: Callable[[], None] = staticmethod(lambda: None)  # the run's own: raises where a person stopped it; for whatever waits or is long
     compiled_step: Any = None  # what a technique compiled for this run: it has `rehearse(engine, batch)`, which is what `compile` does
     facts: Mapping[str, Any] = MappingProxyType({})  # what `load` returned; kept by run.execute for the runs that reuse the engine
 

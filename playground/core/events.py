@@ -216,7 +216,7 @@ class Profile:
     """One decode step of `rows` rows with `cached_tokens` tokens each before it, under the profiler.
 
     kernel_s: time in which at least one kernel ran; kernels: their launches; both None without a GPU. `parts`: seconds by part of the model
-    (kernels on a GPU, operators on a CPU). `reason`: why there is no profile, else "".
+    (kernels on a GPU, operators on a CPU), empty where compiled code has none. `reason`: why there is no profile, else "".
     """
 
     t_ns: int

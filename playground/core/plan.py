@@ -81,14 +81,16 @@ def engine_defaults(engines: Mapping[str, type[Engine]], machine: Machine) -> De
 
 
 def complete(spec: RunSpec, techniques: Techniques, defaults: Mapping[str, KnobValue] = NONE) -> RunSpec:
-    """`spec` with every knob typed and present, those that it does not name as in `full_knobs`; raises Problem("user") for unknown names,
-    illegal values, values without effect and values that exclude each other."""
+    """`spec` with every knob typed and present; those that it does not name, or that have no effect and are at their own default, as in
+    `full_knobs`. Raises Problem("user") for unknown names, illegal values, other values without effect and values that exclude each
+    other."""
     knobs = full_knobs(parse_knobs(spec.knobs, techniques), techniques, defaults)
     usual = full_knobs({}, techniques, defaults)
     for technique in ordered(techniques):
         for name, why in technique.irrelevant(knobs).items():
-            if knobs[name] != usual[name]:
+            if knobs[name] not in (usual[name], technique.defaults()[name]):
                 raise Problem("user", f"{name}={knobs[name]} has no effect here: {why}")
+            knobs[name] = usual[name]
         if reason := technique.conflicts(knobs):
             raise Problem("user", reason)
     return spec.replace(knobs=knobs)
@@ -166,11 +168,14 @@ def missing(
 def option_reasons(
     name: str, knobs: Mapping[str, KnobValue], techniques: Techniques, engine: type[Engine], machine: Machine, device: str = "auto"
 ) -> dict[str, str]:
-    """For a Choice knob: each option that cannot be chosen beside the other `knobs`, with the reason."""
+    """For a Choice knob: each option that cannot be chosen beside the other `knobs`, with the reason. Knobs that have no effect now are
+    tried at their defaults, since nobody can change them before the option is chosen."""
     technique, knob = knob_index(techniques)[name]
+    usual = full_knobs({}, techniques, engine.defaults(machine.resolve(device)))
+    idle = {other: usual[other] for each in techniques.values() for other in each.irrelevant(knobs)}
     reasons = {}
     for option in knob.options if isinstance(knob, Choice) else ():
-        tried = {**knobs, name: option}
+        tried = {**knobs, **idle, name: option}
         reason = missing(technique, tried, engine, machine, device)
         reason = reason or next((r for t in ordered(techniques) if (r := t.conflicts(tried))), None)
         if reason:

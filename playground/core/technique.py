@@ -94,6 +94,16 @@ class Footprint:
     mlp_share: float = 1.0
     away_share: float = 0.0
 
+    @property
+    def bits_of_linear(self) -> float:
+        """Bits a number of the decoder's linear layers."""
+        return self.weight_bits if self.linear_bits is None else self.linear_bits
+
+    @property
+    def bits_of_head(self) -> float:
+        """Bits a number of an output head that is not the embedding's."""
+        return self.weight_bits if self.head_bits is None else self.head_bits
+
 
 def kept_layers(layers: int, share: float) -> int:
     """How many of `layers` decoder layers are left where `share` of them is kept."""

@@ -48,9 +48,10 @@ class GraphEngine(TransformersEngine):
 
     @classmethod
     def defaults(cls, device: str) -> Mapping[str, KnobValue]:
-        """What this engine is for: a fixed cache, and on a GPU its own attention and fused layers."""
-        on_gpu = {"attention": "split_kv", "fusion": "compile"} if device == "cuda" else {}
-        return {"kv_cache": "static", **on_gpu}
+        """What this engine is for: a fixed cache, and on a GPU its own attention and fused layers; int8 there without the search for
+        outliers, which cannot be captured."""
+        on_gpu: Mapping[str, KnobValue] = {"attention": "split_kv", "fusion": "compile", "int8_threshold": 0.0}
+        return {"kv_cache": "static", **(on_gpu if device == "cuda" else {})}
 
     @classmethod
     def footprint(cls, knobs: Knobs, device: str, footprint: Footprint) -> Footprint:

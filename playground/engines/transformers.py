@@ -25,6 +25,7 @@ from playground.core.problem import Problem
 from playground.engines.draft import load_draft
 from playground.engines.padding import left_padded
 from playground.engines.sampling import Sampler, kind_of
+from playground.engines.scoring import log_probabilities
 from playground.techniques.setup import RunSetup, TransformersSetup
 
 SETTLE_S = 0.6  # on a CPU: time for the page, which shares the cores, to draw before the clock starts
@@ -120,8 +121,10 @@ class TransformersEngine(Engine):
                 self.method(technique, "for")(plan.spec.knobs, self.options)
 
     def know(self, prompts: Sequence[tuple[int, ...]]) -> None:
-        """Kept for techniques that look at all of them."""
+        """Kept for techniques that look at all of them; what these compute ahead is in no pass."""
         self.prompts = tuple(prompts)
+        for learn in self.options.run.knowing:
+            learn(self)
 
     @contextmanager
     def passing(self) -> Iterator[None]:
@@ -219,23 +222,8 @@ class TransformersEngine(Engine):
         return sampler.choose
 
     def score(self, token_ids: Sequence[int], stepwise: bool = False) -> Any:
-        """One forward pass over the whole text without a cache, or one a token with a dynamic one; as the run's techniques say where its
-        own cache changes what is read back."""
-        import torch
-        from transformers import DynamicCache
-
-        run, last = self.options.run, len(token_ids) - 1
-        with self.passing():
-            ids = torch.tensor([list(token_ids)], device=self.options.device)
-            if stepwise or run.score_tokens:
-                size = 1 if stepwise else run.score_tokens or 1
-                own = run.make_cache if run.score_tokens else None
-                cache = own(self.model, 1, last) if own else DynamicCache(config=self.model.config)
-                parts = [ids[:, start : min(start + size, last)] for start in range(0, last, size)]
-                logits = torch.cat([self.model(input_ids=part, past_key_values=cache).logits[0] for part in parts])
-            else:
-                logits = self.model(input_ids=ids, use_cache=False).logits[0, :-1]
-            return torch.log_softmax(logits, dim=-1, dtype=torch.float32).cpu()
+        """As the run's techniques say: see engines.scoring."""
+        return log_probabilities(self, token_ids, stepwise)
 
     def profile(self, batch: Batch) -> Profile:
         """The step after half of the new tokens, 16 at most, of a fresh pass that is then given up; the tokens before it are counted with

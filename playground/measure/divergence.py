@@ -8,6 +8,7 @@ Runs in the worker on float32 tensors [positions, vocabulary], a few rows at a t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,6 +33,14 @@ def negative_log_likelihood(logprobs: Any, ids: Sequence[int]) -> float:
 
     following = torch.tensor(ids[1:]).unsqueeze(1)
     return -float(logprobs.gather(1, following).double().sum())
+
+
+def perplexity(loss: float, positions: int) -> float:
+    """exp of the mean of a negative log-likelihood over so many positions; infinite where that is too large for a number."""
+    try:
+        return math.exp(loss / positions)
+    except OverflowError:
+        return math.inf
 
 
 class Divergence:

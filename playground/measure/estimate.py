@@ -105,11 +105,9 @@ def estimate(config: Mapping[str, Any], footprint: Footprint, prompt_tokens: int
     config = reduced(config, footprint)
     shape, count = shape_of(config), parameters(config)
     bits = footprint.weight_bits
-    linear_bits = bits if footprint.linear_bits is None else footprint.linear_bits
-    head_bits = bits if footprint.head_bits is None else footprint.head_bits
     away = away_layers(shape.layers, footprint.away_share) / shape.layers
-    linear = count.linear * linear_bits
-    weights = ((count.total - count.linear - count.head) * bits + linear * (1 - away) + count.head * head_bits) / 8
+    linear = count.linear * footprint.bits_of_linear
+    weights = ((count.total - count.linear - count.head) * bits + linear * (1 - away) + count.head * footprint.bits_of_head) / 8
     tokens = prompt_tokens + new_tokens
     held = tokens_allocated(footprint, tokens)
     whole = min(footprint.kv_residual, held) if footprint.kv_unpacked_bits else 0

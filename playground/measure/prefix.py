@@ -50,7 +50,7 @@ METRICS = (
         "Time for the prefix",
         "s",
         "lower",
-        "seconds in which it was computed, once, before the first request",
+        "seconds in which it was computed, once, before the first pass, so that it is in no time to first token",
         _counted("prefix_s"),
     ),
 )

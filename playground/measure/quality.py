@@ -20,7 +20,7 @@ from typing import Any
 from playground.core.engine import Engine
 from playground.core.problem import Problem
 from playground.core.spec import Protocol
-from playground.measure.divergence import Divergence, negative_log_likelihood, require_usable
+from playground.measure.divergence import Divergence, negative_log_likelihood, perplexity, require_usable
 from playground.measure.evaluation import Window, about, windows
 from playground.measure.questions import Asked, encode, is_right, questions
 from playground.measure.reference import comparable, keep
@@ -31,6 +31,7 @@ FLOORS = ("kld_mean_floor", "kld_p99_floor", "top1_agreement_floor", "ppl_floor"
 QUALITY_METRICS = (*TEXTS, *FLOORS, "matching_tokens_floor", "question_accuracy")
 FLOOR_TOKENS = 128
 TOO_SHORT = "the text gave fewer than two tokens"
+TOO_UNLIKELY = "the text is so unlikely to this model that its perplexity is too large for a number"
 
 Scored = tuple[dict[str, float], dict[str, str], str]
 Found = tuple[dict[str, float], dict[str, str]]
@@ -79,8 +80,8 @@ def score_quality(
             if reason is None:
                 raise
             found, lacking = {}, dict.fromkeys(names, reason)
-        values |= found
-        missing |= lacking
+        values |= {name: value for name, value in found.items() if math.isfinite(value)}
+        missing |= lacking | {name: TOO_UNLIKELY for name, value in found.items() if not math.isfinite(value)}
     return values, missing, about(scored, protocol, context_length) + _method(asked)
 
 
@@ -125,7 +126,7 @@ def _texts(scorer: _Scorer, scored: Sequence[Window], protocol: Protocol, refere
         for window in scored:
             (save_to / window.name).unlink(missing_ok=True)
     reason = unsaved or reason
-    ppl = {name: math.exp(loss / positions[name]) for name, loss in losses.items()}
+    ppl = {name: perplexity(loss, positions[name]) for name, loss in losses.items()}
     values = {"ppl": ppl["own" if "own" in ppl else "english"]} | ({} if reason else divergence.values())
     missing = dict.fromkeys(COMPARISONS, reason) if reason else {}
     if "chinese" in ppl:
@@ -152,7 +153,7 @@ def _floor(scorer: _Scorer, scored: Sequence[Window], reference: Path | None) ->
     divergence = Divergence()
     together, stepwise = scorer(ids), scorer(ids, stepwise=True)
     divergence.add(together, stepwise)
-    ppl = [math.exp(negative_log_likelihood(logprobs, ids) / len(together)) for logprobs in (together, stepwise)]
+    ppl = [perplexity(negative_log_likelihood(logprobs, ids), len(together)) for logprobs in (together, stepwise)]
     return {**{f"{name}_floor": value for name, value in divergence.values().items()}, "ppl_floor": abs(ppl[1] - ppl[0])}, {}
 
 

@@ -159,12 +159,12 @@ def _pass(config: Mapping[str, Any], footprint: Footprint, *, tokens: float, con
     rows, width = footprint.rows, footprint.weight_bits / 8
     at_once = rows * tokens
     unpacks = footprint.unpack_above is not None and at_once > footprint.unpack_above
-    linear_bits = footprint.weight_bits if footprint.linear_bits is None else footprint.linear_bits
+    linear_bits = footprint.bits_of_linear
     weights = count.linear * (linear_bits + (2 * footprint.unpacked_bits if unpacks else 0)) / 8 + count.norm * width
     away = away_layers(shape.layers, footprint.away_share) / shape.layers
     weights += away * count.linear * linear_bits / 8  # written to the device before they are read there
     head = shape.vocabulary * shape.hidden
-    head_bits = footprint.head_bits if count.head and footprint.head_bits is not None else footprint.weight_bits
+    head_bits = footprint.bits_of_head if count.head else footprint.weight_bits
     lookup, logits = at_once * shape.hidden, 2 * rows * shape.vocabulary
     kv = kv_bytes_per_token(config, footprint.kv_bits / 8) * kv_tokens * rows
     scores = _scores(shape, footprint, tokens, context)

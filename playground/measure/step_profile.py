@@ -20,8 +20,9 @@ from typing import Any
 from playground.core.events import Profile
 from playground.core.problem import Problem
 
-REST = "everything else"
-PARTS = ("embedding", "attention", "MLP", "norms", "head", "sampling", REST)
+REST, SAMPLING = "everything else", "sampling"
+NO_PARTS = "the step runs as compiled code, in which a profiler finds no parts of the model"
+PARTS = ("embedding", "attention", "MLP", "norms", "head", SAMPLING, REST)
 MARK = "part:"
 _ATTENTION = ("attn", "attention")
 _MLP = ("mlp", "moe", "ffn", "feed_forward", "moeblock", "feedforward")
@@ -33,7 +34,8 @@ def profile_step(model: Any, step: Callable[[], object], device: str, *, rows: i
     """Run `step` twice, to warm up and under the profiler, and say what the second did.
 
     step: one forward pass of `model` and the choice of the tokens, done when they are on the host. device: cpu or cuda. rows,
-    cached_tokens: of the second step, for the event. Raises Problem("unsupported") where the profiler sees no kernels of a GPU.
+    cached_tokens: of the second step, for the event. Raises Problem("unsupported") where the profiler sees no kernels of a GPU, or on a CPU
+    no part of the model, since a compiled step runs none of its modules; on a GPU the parts are then empty.
     """
     from torch.profiler import ProfilerActivity, profile, schedule, supported_activities
 
@@ -47,13 +49,17 @@ def profile_step(model: Any, step: Callable[[], object], device: str, *, rows: i
                 end_of_step()
                 profiler.step()
         events = profiler.events()
+    seen = {part for _, _, part in _spans(events)} - {SAMPLING}
     if device == "cpu":
+        if not seen:
+            raise Problem("unsupported", NO_PARTS)
         return Profile(time.perf_counter_ns(), device, None, None, operator_parts(events), rows, cached_tokens)
     kernels = [event for event in events if _is_kernel(event)]
     if not kernels:
         raise Problem("unsupported", "The profiler saw no kernel: the GPU's driver does not let programs trace them here.")
     busy = union_s((event.time_range.start * 1e-6, event.time_range.end * 1e-6) for event in kernels)
-    return Profile(time.perf_counter_ns(), device, busy, len(kernels), kernel_parts(events), rows, cached_tokens)
+    parts = kernel_parts(events) if seen else {}
+    return Profile(time.perf_counter_ns(), device, busy, len(kernels), parts, rows, cached_tokens)
 
 
 def operator_parts(events: Iterable[Any]) -> dict[str, float]:
@@ -155,7 +161,7 @@ def _marks(model: Any) -> Iterator[Callable[[], None]]:
         for module, part in _roles(model):
             hooks.append(module.register_forward_pre_hook(lambda *_, part=part: begin(part)))
             hooks.append(module.register_forward_hook(end, always_call=True))
-        hooks.append(model.register_forward_hook(lambda *_: begin("sampling")))
+        hooks.append(model.register_forward_hook(lambda *_: begin(SAMPLING)))
         yield close
     finally:
         for hook in hooks:

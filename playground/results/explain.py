@@ -16,6 +16,7 @@ from playground.core.problem import Problem
 from playground.measure import efficiency
 from playground.measure.estimate import estimate
 from playground.measure.roofline import Work, predict_run
+from playground.measure.step_profile import NO_PARTS
 from playground.measure.trace import Trace
 from playground.measure.values import Missing, Value
 from playground.results.expectations import expectations
@@ -41,7 +42,8 @@ class Measured:
 
 
 def explain(run: Measured, baseline: Measured | None, techniques: Techniques) -> dict[str, Any]:
-    """The parts of a result document that explain: verdict, prediction, prediction_reason, roofline, profile, departures, expectations."""
+    """The parts of a result document that explain: verdict, prediction, prediction_reason, roofline, profile, profile_reason (why there is
+    none, or none of its parts), departures, expectations."""
     ours, theirs = seen(run.trace, run.values), None if baseline is None else seen(baseline.trace, baseline.values)
     found = verdict(ours, theirs)
     why = {"": found["sentence"] if found["bottleneck"] != "unknown" else "", "ttft_s": prefill_reason(ours, theirs) if theirs else ""}
@@ -54,6 +56,7 @@ def explain(run: Measured, baseline: Measured | None, techniques: Techniques) ->
         "prediction_reason": reason,
         "roofline": _roofline(run.trace),
         "profile": None if profile is None or profile.reason else _without(asdict(profile), "t_ns", "reason"),
+        "profile_reason": "" if profile is None or profile.parts else profile.reason or NO_PARTS,
         "departures": [{name: getattr(departure, name) for name in DEPARTURE} for departure in run.trace.departures],
         "expectations": expected,
     }

@@ -24,12 +24,14 @@ HOW = {
 
 
 def profile(results: Sequence[Result], names: Sequence[str]) -> dict[str, Any] | None:
-    """The parts of every variant that was profiled; None where there is none."""
+    """The parts of every variant that was profiled, and why the others have none; None where there is nothing of either."""
     stacks = [_stack(result) for result in results]
-    if not any(stacks):
+    reasons = [str(result.get("profile_reason") or "") for result in results]
+    if not any(stacks) and not any(reasons):
         return None
     totals = [sum(stack.values()) for stack in stacks]
-    scale = scale_for(max(totals), "s")
+    longest = max(totals) or 1.0
+    scale = scale_for(longest, "s")
     data = [
         _layer(index, name, part, seconds, str(results[index]["profile"].get("device")), scale)
         for index, name in enumerate(names)
@@ -37,8 +39,9 @@ def profile(results: Sequence[Result], names: Sequence[str]) -> dict[str, Any] |
     ]
     data += [label(i, name, totals[i] * scale.factor, shown(totals[i], "s")) for i, name in enumerate(names) if stacks[i]]
     layout = bar_layout(names, f"{scale.unit} in one decode step")
-    layout["xaxis"]["range"] = [0, max(totals) * scale.factor * 1.2]
-    notes = [absent_note(name, "not profiled", "") for name, stack in zip(names, stacks, strict=True) if not stack]
+    layout["xaxis"]["range"] = [0, longest * scale.factor * 1.2]
+    absent = zip(names, stacks, reasons, strict=True)
+    notes = [absent_note(name, reason or "not profiled", "") for name, stack, reason in absent if not stack]
     figure = {"data": data, "layout": {**layout, "barmode": "stack", "annotations": notes}}
     known = dict.fromkeys([*PARTS, *(part for stack in stacks for part in stack)])
     key = [{"name": part, "colour": _colour(part), "outline": part == IDLE} for part in known if any(part in stack for stack in stacks)]

@@ -1,8 +1,8 @@
 """The result document of one run: what the CLI prints with `--json`, the API returns and the store keeps. Derived from raw events alone.
 
 Pure. The schema is fixed: spec, label, fingerprint, status, error, provenance, evidence, metrics, outputs, requests (where they arrive over
-time), quality_about, and what `explain` adds: verdict, prediction, prediction_reason, roofline, profile, departures, expectations.
-Example::
+time), quality_about, and what `explain` adds: verdict, prediction, prediction_reason, roofline, profile, profile_reason, departures,
+expectations. Example::
 
     result(spec, events, baseline=(other_spec, other_events))["metrics"]["itl_s"]["value"]
 """

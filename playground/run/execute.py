@@ -64,6 +64,7 @@ def execute(
     machine, by `measure.ceilings.device_key`.
     """
     run = _Run(plan, engine, emit, cancelled)
+    engine.check = run.check
     try:
         recorded = engine.replay(plan)
         ending = run.play(recorded) if recorded is not None else run.measure(machine, loaded, reference, save_reference, ceilings or {})

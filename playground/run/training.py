@@ -18,6 +18,7 @@ from typing import Any
 from playground.core.events import Event, Phase, Score
 from playground.core.making import TrainStep
 from playground.core.problem import Problem
+from playground.measure.divergence import perplexity
 
 WINDOW, ROWS = 128, 2  # tokens a row and rows a step
 SCORED_WINDOW, SCORED_TOKENS = 256, 1024  # perplexity: windows without overlap, of at most that many tokens of a text
@@ -125,7 +126,8 @@ def train(model: Any, loss_of: Loss, material: Material, pace: Pace, emit: Emit,
 
 
 def perplexities(model: Any, dtype: str, material: Material, emit: Emit, check: Check, about: str) -> dict[str, float]:
-    """exp of the mean negative log-likelihood a token, of each text; windows without overlap."""
+    """exp of the mean negative log-likelihood a token, of each text; windows without overlap. Raises Problem("user") where a model is so
+    far off that this is no number."""
     import torch
 
     tell(emit, "quality", f"perplexity {about}")
@@ -134,7 +136,10 @@ def perplexities(model: Any, dtype: str, material: Material, emit: Emit, check: 
         with torch.no_grad():
             total = float(text_loss(model, dtype, [row])) * (len(row) - 1)
         sums[name] = sums[name][0] + total, sums[name][1] + len(row) - 1
-    found = {name: math.exp(total / positions) for name, (total, positions) in sums.items()}
+    found = {name: perplexity(total, positions) for name, (total, positions) in sums.items()}
+    if wild := next((name for name, value in found.items() if not math.isfinite(value)), None):
+        loss = f"The loss on the {wild} text is {sums[wild][0] / sums[wild][1]:.3g} nats a token {about}, and its perplexity is no number"
+        raise Problem("user", f"{loss}: choose a lower learning rate, or another model where it is so before training too.")
     emit(Score(time.perf_counter_ns(), found, about=about))
     return found
 

@@ -18,6 +18,7 @@ from playground.core.machine import Machine
 from playground.core.problem import Problem
 from playground.core.technique import Effect, Explanation, Finding, Footprint, Knobs, Technique
 from playground.techniques import lora
+from playground.techniques.quantization import comes_quantized
 from playground.techniques.setup import TransformersSetup
 
 RANDOM = "random:"
@@ -107,12 +108,16 @@ class Adapters(Technique):
         return replace(footprint, linear_kernels=footprint.linear_kernels + KERNELS * _beside(knobs))
 
     def for_transformers(self, knobs: Knobs, setup: TransformersSetup) -> None:
-        """Finds the files now, and changes the layers once the model is there."""
+        """Finds the files now, and changes the layers once the model is there. Raises Problem("user") for a merge into a checkpoint that
+        comes quantized."""
         names = names_of(knobs)
         if not names:
             return
         found = [lora.drawn(_rank(name)) if name.startswith(RANDOM) else lora.read(name, _folder(setup, name)) for name in names]
         merge = knobs["adapter_mode"] == "merged"
+        if merge and (method := comes_quantized(setup.config)):
+            why = f"This model comes quantized ({method}), and nothing can be merged into it"
+            raise Problem("user", f"{why}: set adapter_mode to unmerged.")
         setup.changes.append(functools.partial(lora.put_on, adapters=found, base=setup.model, merge=merge))
 
     def evidence_for_transformers(self, knobs: Knobs, engine: Any) -> Finding:

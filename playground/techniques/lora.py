@@ -116,18 +116,19 @@ def numbers(model: Any) -> int:
 
 
 def described(model: Any, number: int, name: str) -> Finding:
-    """The adapter with that number on the real layers: ranks, layers, numbers; ok where it is active and not all zero."""
+    """The adapter with that number on the real layers: ranks, layers, numbers; ok where it is active and changes at least one of them.
+    Training may leave some layers' correction at zero, and peft begins with all of them there."""
     key = f"adapter{number}"
     layers = [layer for layer in adapted(model) if key in layer.active_adapters and not layer.merged and not layer.disable_adapters]
     own = [parameter for layer in layers for part, parameter in layer.named_parameters() if ".lora_" in f".{part}" and f".{key}" in part]
     ranks = sorted({layer.r[key] for layer in layers if key in layer.r})
     count, everything = sum(parameter.numel() for parameter in own), _base_numbers(model)
-    live = all(float(_second(layer, key).float().norm()) > 0 for layer in layers)
+    idle = sum(not bool(_second(layer, key).count_nonzero()) for layer in layers)
     linear = len(linear_layers(model))
     rank = "/".join(str(rank) for rank in ranks) or "none"
     share = f"{100 * count / everything:.1f} %"
     text = f"{name}: LoRA rank {rank} on {len(layers)} of {linear} linear layers, {_readable(count)} numbers ({share})"
-    return Finding(bool(layers) and live, f"{text}, unmerged" if live else f"{text}, some of them all zero")
+    return Finding(idle < len(layers), f"{text}, unmerged" + (f", all zero and without effect on {idle} layers" if idle else ""))
 
 
 def _check_fit(model: Any, adapter: Adapter, base: str) -> None:

@@ -18,7 +18,7 @@ CACHES = ("dynamic", "static")
 
 @dataclass
 class Prefix:
-    """The common beginning of all prompts, computed when the first cache is filled. `kept`: keys and values [1, heads, tokens, head size]
+    """The common beginning of all prompts, computed once these are known. `kept`: keys and values [1, heads, tokens, head size]
     of each layer; `seconds`: what that took; `rows`: how many rows began with a copy, `saved` how many tokens they did not compute."""
 
     tokens: tuple[int, ...] = ()
@@ -28,10 +28,7 @@ class Prefix:
     saved: int = 0
 
     def __call__(self, engine: Any, cache: Any, batch: Batch) -> int:
-        """Copy it to the start of each row of a fresh cache; returns its tokens: 0 where a row is another text. Raises Problem("user")
-        where the prompts have no common beginning."""
-        if not self.kept:
-            self._compute(engine)
+        """Copy it to the start of each row of a fresh cache; returns its tokens: 0 where a row is another text."""
         size = min(len(self.tokens), min(len(row) for row in batch.token_ids) - 1)
         if size == 0 or any(row[:size] != self.tokens[:size] for row in batch.token_ids):
             return 0
@@ -48,16 +45,17 @@ class Prefix:
         """Of its keys and values."""
         return sum(part.numel() * part.element_size() for pair in self.kept for part in pair)
 
-    def _compute(self, engine: Any) -> None:
+    def compute(self, engine: Any) -> None:
+        """Run the model over it. Raises Problem("user") where the prompts have no common beginning."""
         import torch
         from transformers import DynamicCache
 
         tokens = shared_prefix(engine.prompts)
         begun = time.perf_counter()
         cache = DynamicCache(config=engine.model.config)
-        engine.model(
-            input_ids=torch.tensor([tokens], device=engine.options.device), past_key_values=cache, use_cache=True, logits_to_keep=1
-        )
+        with engine.passing():
+            ids = torch.tensor([tokens], device=engine.options.device)
+            engine.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
         if engine.options.device == "cuda":
             torch.cuda.synchronize()
         kept = [(layer.keys, layer.values) for layer in cache.layers]
@@ -115,9 +113,10 @@ class PrefixCache(Technique):
         return kept if knobs["prefix_cache"] else flipped(kept)
 
     def for_transformers(self, knobs: Knobs, setup: TransformersSetup) -> None:
-        """What fills each fresh cache."""
+        """What fills each fresh cache, computed before the first pass: see the metric prefix_s."""
         if knobs["prefix_cache"]:
-            setup.run.fill = Prefix()
+            setup.run.fill = prefix = Prefix()
+            setup.run.knowing.append(prefix.compute)
 
     def evidence_for_transformers(self, knobs: Knobs, engine: Any) -> Finding:
         """Looks at what is kept, and at how many rows began with a copy of it."""

@@ -8,7 +8,7 @@ the model is a transformers decoder of the llama family. Example::
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -112,14 +112,19 @@ def two_of_four(weight: Any) -> Any:
     return groups.new_zeros(groups.shape).scatter(-1, kept, groups.gather(-1, kept)).flatten(-2)
 
 
-def zeros(weights: Sequence[Any]) -> tuple[int, int]:
-    """How many numbers of these matrices are zero, and how many there are; (0, 0) where they are packed, so that none can be counted."""
+def zeros(weights: Iterable[Any]) -> tuple[int, int]:
+    """How many numbers of these matrices are zero, and how many there are; (0, 0) where they are packed, so that none can be counted. Holds
+    one of them at a time."""
     import torch
 
     plain = (torch.Tensor, torch.nn.Parameter)
-    if not all(type(weight) in plain and weight.is_floating_point() and not weight.is_meta for weight in weights):
-        return 0, 0
-    return sum(weight.numel() - int(weight.count_nonzero()) for weight in weights), sum(weight.numel() for weight in weights)
+    found, of = 0, 0
+    for weight in weights:
+        if type(weight) not in plain or not weight.is_floating_point() or weight.is_meta:
+            return 0, 0
+        found, of = found + weight.numel() - int(weight.count_nonzero()), of + weight.numel()
+        del weight  # before the next is made
+    return found, of
 
 
 def parameter_count(model: Any) -> int:

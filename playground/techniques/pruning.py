@@ -269,10 +269,9 @@ def _numbered(model: Any) -> bool:
 
 def _zero_text(model: Any) -> tuple[int, int, str]:
     layers = linear_layers(model)
-    weights = [layer.weight.to_dense() if _is_sparse(layer) else getattr(layer, "weight", None) for layer in layers]
-    found, of = zeros(weights)
+    found, of = zeros(layer.weight.to_dense() if _is_sparse(layer) else getattr(layer, "weight", None) for layer in layers)
     share = f"{100 * found / of:.1f} %" if of else "an unknown share"
-    return found, of, f"{share} of {of / 1e6:.3g} M weights of {len(weights)} linear layers are zero"
+    return found, of, f"{share} of {of / 1e6:.3g} M weights of {len(layers)} linear layers are zero"
 
 
 def _is_sparse(layer: Any) -> bool:

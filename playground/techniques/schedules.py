@@ -73,7 +73,7 @@ def in_batches(engine: Any, batch: Batch, work: Work, size: int) -> Iterator[Tic
     started, begun = time.perf_counter(), 0
     wanted, arrivals = _wanted(batch), batch.arrivals_s or (0.0,) * len(batch.token_ids)
     while begun < len(wanted):
-        _wait(started + arrivals[begun])
+        _wait(started + arrivals[begun], engine.check)
         now = time.perf_counter() - started
         here = [row for row in range(begun, min(begun + size, len(wanted))) if arrivals[row] <= now]
         part = replace(
@@ -103,8 +103,9 @@ def _wanted(batch: Batch) -> tuple[int, ...]:
     return batch.row_tokens or (batch.max_new_tokens,) * len(batch.token_ids)
 
 
-def _wait(until: float) -> None:
+def _wait(until: float, check: Callable[[], None]) -> None:
     while (left := until - time.perf_counter()) > 0:
+        check()
         time.sleep(min(left, NAP_S))
 
 
@@ -116,45 +117,58 @@ class Continuous:
         self.manager: Any = None
         self.room = 0
         self.passes = 0
-        self.live: set[int] = set()  # rows that are being answered, as far as their answers were seen
+        self.sent: set[int] = set()  # rows that were handed over and are not answered in full
+        self.live: set[int] = set()  # those of them that are being answered, as far as their answers were seen
 
     def __call__(self, engine: Any, batch: Batch, work: Work) -> Iterator[Tick]:
-        """Ticks of all rows; each holds the tokens that were answered since the last."""
+        """Ticks of all rows; each holds the tokens that were answered since the last. What is not answered when the consumer stops is
+        given up."""
         if batch.temperature:
             raise Problem("user", "Continuous batching is measured with greedy decoding: set the temperature to 0.")
         wanted, arrivals = _wanted(batch), batch.arrivals_s or (0.0,) * len(batch.token_ids)
         self._ready(max(len(ids) + new for ids, new in zip(batch.token_ids, wanted, strict=True)))
         self.passes += 1
+        self.sent.clear()
         self.live.clear()
-        eos = -1 if batch.ignore_eos else sorted(engine.tokenizer.eos_ids)
-        started, sent, done = time.perf_counter(), 0, 0
-        given = [0] * len(wanted)
-        while done < len(wanted):
-            while sent < len(wanted) and arrivals[sent] <= time.perf_counter() - started:
-                name = f"{self.passes}:{sent}"
-                self.manager.add_request(list(batch.token_ids[sent]), name, wanted[sent], streaming=True, eos_token_id=eos)
-                work.used(len(batch.token_ids[sent]) - 1)
-                sent += 1
-            tokens, ended = self._answers(given, work)
-            now = time.perf_counter_ns()
-            if not tokens:
-                continue
-            work.used(sum(len(own) for own in tokens.values()))
-            done += ended
-            yield Tick(now, tuple(tokens.get(row, ()) for row in range(len(wanted))))
+        try:
+            yield from self._served(batch, wanted, arrivals, work)
+        finally:
+            for row in self.sent:
+                self.manager.cancel_request(self._name(row))
         cache = self.manager.batch_processor.cache
         engine.kv_cache_bytes = max(engine.kv_cache_bytes, cache.cache_tensor.nbytes)
         engine.options.run.seen["paged_cache"] = f"cache is {type(cache).__name__}: {cache.num_blocks} blocks of {PAGE} tokens"
 
-    def _answers(self, given: list[int], work: Work) -> tuple[dict[int, tuple[int, ...]], int]:
-        """New tokens of each row that has some, waiting a moment for the first; and how many rows ended."""
+    def _served(self, batch: Batch, wanted: Sequence[int], arrivals: Sequence[float], work: Work) -> Iterator[Tick]:
+        """Hand each request over when it arrives, until all are answered."""
+        engine = self.engine
+        eos = -1 if batch.ignore_eos else sorted(engine.tokenizer.eos_ids)
+        started, coming = time.perf_counter(), 0
+        given = [0] * len(wanted)
+        while coming < len(wanted) or self.sent:
+            engine.check()
+            while coming < len(wanted) and arrivals[coming] <= time.perf_counter() - started:
+                ids, self.sent = batch.token_ids[coming], {*self.sent, coming}
+                self.manager.add_request(list(ids), self._name(coming), wanted[coming], streaming=True, eos_token_id=eos)
+                work.used(len(ids) - 1)
+                coming += 1
+            tokens = self._answers(given, work)
+            now = time.perf_counter_ns()
+            if tokens:
+                work.used(sum(len(own) for own in tokens.values()))
+                yield Tick(now, tuple(tokens.get(row, ()) for row in range(len(wanted))))
+
+    def _name(self, row: int) -> str:
+        return f"{self.passes}:{row}"
+
+    def _answers(self, given: list[int], work: Work) -> dict[int, tuple[int, ...]]:
+        """New tokens of each row that has some, waiting a moment for the first. Raises what ended the thread."""
         tokens: dict[int, tuple[int, ...]] = {}
-        ended = 0
         answer = self.manager.get_result(timeout=NAP_S)
         while answer is not None:
             number, _, name = answer.request_id.partition(":")
-            if answer.error:
-                raise Problem("crash", f"Continuous batching gave up a request: {answer.error}")
+            if answer.error:  # its text says whether memory ran out, as that of any error does
+                raise RuntimeError(f"Continuous batching gave up a request: {answer.error}")
             if int(number) == self.passes:  # else of a pass that was stopped
                 row, new = int(name), tuple(answer.generated_tokens[given[int(name)] :])
                 given[row] += len(new)
@@ -163,11 +177,12 @@ class Continuous:
                 work.together(len(self.live))
                 if answer.is_finished():
                     self.live.discard(row)
-                    ended += 1
+                    self.sent.discard(row)
             answer = self.manager.get_result(timeout=0)
         if not self.manager.is_running():
-            raise Problem("crash", "The thread of continuous batching ended before all requests were answered.")
-        return tokens, ended
+            ended = Problem("crash", "The thread of continuous batching ended before all requests were answered.")
+            raise self.manager.background_thread_status.fatal_error or ended
+        return tokens
 
     def _ready(self, longest: int) -> None:
         """A manager with room for most_rows rows of `longest` tokens."""

@@ -14,6 +14,8 @@ from playground.techniques.setup import TransformersSetup
 
 RANK = {"one_by_one": 0, "batches": 1, "continuous": 2}  # by how little a request waits for others
 
+UNSCORED = "continuous batching runs passes of its own over its paged cache and gives no log-probabilities of a text"
+
 
 class Serving(Technique):
     """When a request that has arrived gets its first and its next forward pass."""
@@ -115,6 +117,8 @@ class Serving(Technique):
         kind, size = str(knobs["serving"]), int(knobs["batch_size"])
         if kind == "off":
             return
+        if kind == "continuous":
+            setup.run.unscored = UNSCORED
         work = setup.run.seen["serving"] = Work(setup.run.counts)
         many: Continuous | None = None
         counting = False

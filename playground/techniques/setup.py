@@ -19,9 +19,10 @@ class RunSetup:
     make_cache: (model, rows, tokens) -> a transformers Cache with room for `tokens` a row, or None for no cache; contexts: entered around
     every forward pass, scoring included; fill: (engine, cache, batch) -> how many tokens, the same at the start of each row, the fresh
     cache holds now; decode: (engine, batch) -> ticks, in place of one token a forward pass; score_tokens: texts are scored this many
-    tokens a forward pass through the run's own cache, for a cache that does not give back what was put in (None: all at once, without);
-    opening: called with the engine once all of a run's settings are known; closing: called when these settings are forgotten; seen: what
-    techniques note for the evidence of each other, by name; counts: what passes count by name, emptied before the timed ones.
+    tokens a forward pass through the run's own cache, where such passes are what really runs (None: all at once, without); unscored: why
+    they cannot be scored by what really runs, "" where they can; opening: called with the engine once all of a run's settings are known,
+    and knowing: once all its prompts are, before any clock runs; closing: called when these settings are forgotten; seen: what techniques
+    note for the evidence of each other, by name; counts: what passes count by name, emptied before the timed ones.
     """
 
     make_cache: Callable[[Any, int, int], Any] | None = None
@@ -29,7 +30,9 @@ class RunSetup:
     fill: Callable[[Any, Any, Any], int] | None = None
     decode: Callable[[Any, Any], Iterator[Any]] | None = None
     score_tokens: int | None = None
+    unscored: str = ""
     opening: list[Callable[[Any], None]] = field(default_factory=list)
+    knowing: list[Callable[[Any], None]] = field(default_factory=list)
     closing: list[Callable[[], None]] = field(default_factory=list)
     seen: dict[str, Any] = field(default_factory=dict)
     counts: dict[str, float] = field(default_factory=dict)

@@ -332,3 +332,10 @@ def test_a_damaged_file_of_the_baseline_is_a_reason_and_not_a_crash(tmp_path):
     values, missing, _ = score_quality(TableModel(BASE), Protocol(), reference=tmp_path)
     assert "cannot be read" in missing["kld_mean"]
     assert "ppl" in values
+
+
+def test_a_text_that_is_impossible_to_a_model_has_no_perplexity_and_everything_else():
+    values, missing, _ = score_quality(TableModel(BASE * 1e4), own("What is this?"))
+    assert "too large for a number" in missing["ppl"]
+    assert "ppl" not in values
+    assert values["top1_agreement_floor"] == 1

@@ -15,7 +15,7 @@ MS = 1_000_000
 SPEC = RunSpec(knobs={"precision": "bf16"}, label="bf16")
 KEYS = {
     "spec", "label", "fingerprint", "status", "error", "provenance", "evidence", "metrics", "outputs", "requests", "quality_about",
-    "verdict", "prediction", "prediction_reason", "roofline", "profile", "departures", "expectations",
+    "verdict", "prediction", "prediction_reason", "roofline", "profile", "profile_reason", "departures", "expectations",
 }  # fmt: skip
 
 

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -192,6 +193,25 @@ def test_a_training_whose_process_is_killed_fails_in_a_sentence_and_keeps_nothin
     assert isinstance(ending, Failed)
     assert "killed" in ending.message
     assert left(home) == []
+
+
+def test_a_model_that_a_training_has_ruined_is_a_sentence_and_no_crash() -> None:
+    import torch
+
+    from playground.run.training import Material, perplexities
+
+    class Sure(torch.nn.Module):
+        """Gives all to one token."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.logits = torch.nn.Parameter(torch.tensor([1e4, 0.0, 0.0]))
+
+        def forward(self, input_ids: Any, use_cache: bool) -> Any:
+            return SimpleNamespace(logits=self.logits.expand(*input_ids.shape, 3))
+
+    with pytest.raises(Problem, match=r"held-out text is 1e\+04 nats a token after training.*lower learning rate"):
+        perplexities(Sure(), Material((), (), (1, 2, 1, 2), {}), lambda event: None, lambda: None, "after training")
 
 
 def test_events_of_a_training_travel_as_lines() -> None:

@@ -18,6 +18,7 @@ from playground.core.spec import RunSpec
 from playground.engines import engine_class
 from playground.measure.machine import probe
 from playground.techniques import techniques
+from playground.techniques.setup import TransformersSetup
 
 TEXT = tuple(range(3, 43))
 RANK, ALPHA = 4, 12
@@ -46,7 +47,7 @@ def write(tmp_path: Path) -> Write:
     """write("style", seed=1): a PEFT folder with a LoRA for the queries and values of shape:tiny; each argument makes it another one."""
 
     def make(
-        name: str = "style", seed: int = 1, layers: int = 2, hidden: int = 64, zero: bool = False, drop: str = "", **config: Any
+        name: str = "style", seed: int = 1, layers: int = 2, hidden: int = 64, zero: tuple[int, ...] = (), drop: str = "", **config: Any
     ) -> Path:
         folder = tmp_path / name
         folder.mkdir()
@@ -56,7 +57,7 @@ def write(tmp_path: Path) -> Write:
             for part, out in (("q_proj", hidden), ("v_proj", hidden // 2)):
                 path = f"base_model.model.model.layers.{layer}.self_attn.{part}"
                 tensors[f"{path}.lora_A.weight"] = torch.randn(RANK, hidden, generator=stream) * 0.1
-                tensors[f"{path}.lora_B.weight"] = torch.randn(out, RANK, generator=stream) * (0.0 if zero else 0.1)
+                tensors[f"{path}.lora_B.weight"] = torch.randn(out, RANK, generator=stream) * (0.0 if layer in zero else 0.1)
         save_file({key: value for key, value in tensors.items() if not drop or drop not in key}, folder / "adapter_model.safetensors")
         settings = {"peft_type": "LORA", "r": RANK, "lora_alpha": ALPHA, "target_modules": ["q_proj", "v_proj"], **config}
         (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "someone/tiny-base", **settings}))
@@ -126,10 +127,19 @@ def test_the_model_stays_the_one_that_transformers_loaded(write: Write) -> None:
 
 
 def test_an_adapter_of_zeros_is_no_proof(write: Write) -> None:
-    folder = str(write(zero=True))
+    folder = str(write(zero=(0, 1)))
     for mode in ("merged", "unmerged"):
         finding = proof(loaded(adapter=folder, adapter_mode=mode))
         assert not finding.ok, finding.text
+
+
+def test_an_adapter_that_leaves_one_layer_as_it_was_is_applied(write: Write) -> None:
+    folder = str(write(zero=(0,)))
+    beside, merged = (proof(loaded(adapter=folder, adapter_mode=mode)) for mode in ("unmerged", "merged"))
+    assert beside.ok
+    assert beside.text.endswith("unmerged, all zero and without effect on 2 layers")
+    assert merged.ok
+    assert "; 2 layers' weights moved by" in merged.text
 
 
 @pytest.mark.parametrize(
@@ -203,6 +213,21 @@ def test_nothing_is_merged_into_quantized_weights_but_runs_beside_them() -> None
     assert proof(engine, "quantization").text == proof(base, "quantization").text
     assert proof(engine, "quantization").ok
     assert not torch.equal(engine.score(TEXT), base.score(TEXT))
+
+
+@pytest.mark.parametrize(
+    ("name", "knobs", "says"),
+    [
+        ("adapters", {"adapter": "random:4"}, "nothing can be merged into it: set adapter_mode to unmerged"),
+        ("offloading", {"offload": "disk"}, "offload disk needs plain weights. Set it to none"),
+    ],
+)
+def test_a_checkpoint_that_comes_quantized_is_neither_merged_into_nor_offloaded(name: str, knobs: dict[str, Any], says: str) -> None:
+    full = complete(RunSpec(knobs=knobs), techniques()).knobs
+    setup = TransformersSetup(config={"quantization_config": {"quant_method": "gptq"}})
+    with pytest.raises(Problem, match=f"comes quantized .gptq., and {says}"):
+        techniques()[name].hook("for", "transformers")(full, setup)
+    assert setup.changes == []
 
 
 def test_over_int8_the_adapter_has_the_format_of_the_activations() -> None:

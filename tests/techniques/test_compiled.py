@@ -69,6 +69,9 @@ def test_a_compiled_step_gives_the_eager_tokens_and_is_compiled_once_before_the_
     assert found.ok
     assert found.text.startswith("1 graphs compiled (torch.compile, mode default, 0 breaks), ")
     assert len(seen) == 2 * (TINY.max_new_tokens - 1)
+    with pytest.raises(Problem, match="finds no parts of the model"):
+        engine.profile(TINY)
+    tokens(engine)
 
     inputs, output = seen[-1]  # the last step again, without torch.compile, on the cache as it was before
     cache = inputs["past_key_values"]
@@ -92,6 +95,19 @@ def test_steps_that_only_seem_to_be_compiled_are_no_proof(engine: TransformersEn
     found = engine.evidence(TECHNIQUE, compiled)
     assert engine.compiled_step.calls == 3
     assert (found.ok, found.text[:18]) == (False, "0 graphs compiled ")
+
+
+def test_quality_is_that_of_the_compiled_step_token_by_token(engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = tuple(range(3, 23))
+    engine.setup(plan())
+    plain = engine.score(text)
+    monkeypatch.setattr(torch, "compile", lambda function, **options: function)
+    engine.setup(plan(compile="default"))
+    engine.compiled_step.calls = 0
+    torch.testing.assert_close(engine.score(text), plain, rtol=1e-4, atol=1e-5)
+    assert engine.compiled_step.calls == len(text) - 1
+    with pytest.raises(Problem, match="no other batch shape"):
+        engine.score(text, stepwise=True)
 
 
 def test_one_output_token_has_no_step_to_compile(engine: TransformersEngine) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -58,6 +60,26 @@ def test_as_many_are_zeroed_as_asked_for_where_many_have_the_same_size() -> None
     weight = torch.ones(4, 4)
     zero_smallest(weight, 0.25)
     assert zeros([weight]) == (4, 16)
+
+
+def test_zeros_of_sparse_layers_are_counted_with_one_dense_matrix_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    from playground.techniques import pruning
+
+    dense: list[weakref.ref[torch.Tensor]] = []
+    most = 0
+
+    class SparseSemiStructuredTensor:
+        def to_dense(self) -> torch.Tensor:
+            nonlocal most
+            made = torch.tensor([[0.0, 0.0, 1.0, 2.0]])
+            dense.append(weakref.ref(made))
+            most = max(most, sum(one() is not None for one in dense))
+            return made
+
+    layers = [SimpleNamespace(weight=SparseSemiStructuredTensor()) for _ in range(3)]
+    monkeypatch.setattr(pruning, "linear_layers", lambda model: layers)
+    assert pruning._zero_text(None)[:2] == (6, 12)
+    assert most == 1
 
 
 def test_two_of_each_four_are_kept_and_they_are_the_largest() -> None:

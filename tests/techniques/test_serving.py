@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import collections
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import torch
 
 from playground.core import events as ev
 from playground.core.engine import Batch
 from playground.core.plan import Plan, complete, plan_for
 from playground.core.problem import Problem
-from playground.core.spec import RunSpec, Workload
+from playground.core.spec import Protocol, RunSpec, Workload
 from playground.engines import engine_class
 from playground.measure.machine import probe
 from playground.measure.metrics import derive
+from playground.measure.quality import score_quality
 from playground.measure.trace import Trace
 from playground.results.timeline_chart import requests_of, timeline
+from playground.run.failures import from_exception
+from playground.run.passes import Stopped
 from playground.techniques import techniques
 
 SERVING = techniques()["serving"]
@@ -100,6 +106,56 @@ def test_a_stopped_pass_of_continuous_batching_leaves_the_next_one_right(engine:
         for row, tokens in zip(rows, tick.tokens, strict=True):
             row += tokens
     assert rows == alone
+
+
+@pytest.mark.parametrize(("kind", "size"), [("one_by_one", 1), ("continuous", 2)])
+def test_stop_is_heard_while_a_request_has_not_arrived(engine: Any, monkeypatch: pytest.MonkeyPatch, kind: str, size: int) -> None:
+    engine.setup(plan(serving=kind, batch_size=size))
+    answered: list[Any] = []
+
+    def stop() -> None:
+        if len(answered) == 2:
+            raise Stopped
+
+    monkeypatch.setattr(engine, "check", stop)
+    ticks = engine.generate(Batch(PROMPTS[:2], 2, arrivals_s=(0.0, 1e6)))
+    with pytest.raises(Stopped):
+        collections.deque(map(answered.append, ticks))
+
+
+def test_what_a_stopped_pass_of_continuous_batching_had_not_answered_is_given_up(engine: Any) -> None:
+    engine.setup(plan(serving="continuous", batch_size=2))
+    steps = engine.generate(Batch(PROMPTS[:2], 1500))
+    next(steps)
+    manager = engine.options.run.closing[-1].__self__.manager
+    steps.close()
+    while manager.batch_processor.has_pending_requests():
+        time.sleep(0.01)
+    assert engine.options.run.counts["served_passes"] < 1000
+
+
+def test_memory_that_runs_out_in_the_thread_of_continuous_batching_is_told_as_that(
+    engine: Any, monkeypatch: pytest.MonkeyPatch, alone: list[list[int]]
+) -> None:
+    def full(*args: Any, **kwargs: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+
+    knobs = {"serving": "continuous", "batch_size": 3}
+    engine.setup(plan(**knobs))
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.model, "forward", full)
+        with pytest.raises(RuntimeError) as caught:
+            list(engine.generate(BATCH))
+    failed = from_exception(caught.value)
+    assert (failed.kind, "20.00 MiB" in failed.message) == ("oom", True)
+    assert answers(engine, BATCH, **knobs) == alone, "the next run works"
+
+
+def test_quality_of_continuous_batching_is_not_that_of_another_pass(engine: Any) -> None:
+    engine.setup(plan(serving="continuous", batch_size=2))
+    values, missing, _ = score_quality(engine, Protocol(text="What is this?"))
+    assert values == {}
+    assert all("passes of its own over its paged cache" in missing[name] for name in ("ppl", "kld_mean", "kld_mean_floor"))
 
 
 def test_nobody_is_answered_before_arriving(engine: Any) -> None:

@@ -140,6 +140,9 @@ def test_the_profile_stacks_the_parts_of_a_step_and_what_is_left_of_it() -> None
     assert cpu is not None
     assert [bar["x"][0] for bar in bars(cpu)] == [20.0, 30.0]
     assert profile([document(), {**document(), "profile": None}], NAMES) is None
+    alone = profile([{**document(), "profile": None, "profile_reason": "compiled code"}], ["A"])
+    assert alone is not None
+    assert (bars(alone), alone["figure"]["layout"]["annotations"][0]["text"]) == ([], "compiled code")
 
 
 CEILINGS = {"copy_bytes_per_s": 4e12, "matmul_flops": 8e14, "launch_s": 4e-6, "dtype": "bfloat16", "device": "cuda"}

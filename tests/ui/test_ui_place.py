@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from playground.core.machine import Gpu, Machine
-from playground.core.plan import complete
+from playground.core.plan import complete, refusal
 from playground.core.problem import Problem
 from playground.core.spec import RunSpec, Workload
 from playground.engines import engines
@@ -19,7 +19,7 @@ from playground.presets import experiments
 from playground.results.store import Store
 from playground.run.jobs import Jobs
 from playground.techniques import techniques
-from playground.ui.availability import World
+from playground.ui.availability import World, knob_state
 from playground.ui.fields import NOWHERE, fill, form_of, read, refresh, settled
 from playground.ui.form import Draft, draft_of, specs_of
 from playground.ui.handlers import App, check, known_models
@@ -192,3 +192,19 @@ def test_shapes_and_the_default_model_are_known_without_asking_anyone() -> None:
     facts = Facts()
     for name in ("shape:llama-3.2-1b", "smollm2-135m-instruct", "shape:qwen3-0.6b"):
         assert facts.config(name) == find(name).config  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("threshold", [{}, {"int8_threshold": 6.0}])
+def test_int8_can_be_chosen_in_the_engine_graph_on_a_gpu_and_comes_without_its_outlier_threshold(threshold: dict[str, float]) -> None:
+    knobs = {"precision": "fp16", **GRAPHS}
+    graph = engines()["graph"]
+    assert "int8" not in knob_state("quantization", {**knobs, **threshold}, techniques(), graph, ON_GPU).options, (
+        "a hidden value is in no way"
+    )
+    spec = specs_of(Draft(engine="graph", knobs={**knobs, "quantization": "int8"}), GPU)[0]
+    assert spec.knobs["int8_threshold"] == 0
+    assert refusal(spec, techniques(), graph, ON_GPU) is None
+    asked = spec.replace(knobs={**spec.knobs, "int8_threshold": 6.0})
+    assert "or int8_threshold 0" in str(refusal(asked, techniques(), graph, ON_GPU))
+    old = complete(spec.replace(knobs={**knobs, "int8_threshold": 6.0}), techniques(), graph.defaults("cuda"))
+    assert old.knobs["int8_threshold"] == 0, "without int8 a threshold of 6, as older specs name it, means nothing"
