@@ -15,6 +15,7 @@ from typing import Any
 from playground.core.problem import Problem
 from playground.core.technique import Footprint, away_layers, kept_layers, kept_width
 from playground.measure.buckets import bucket
+from playground.measure.checkpoint import linear_bits
 
 KNOWN_TYPES = ("llama", "mistral", "qwen2", "qwen3", "smollm3")
 # Where config.json leaves tie_word_embeddings out, these types tie; all others do not.
@@ -105,10 +106,9 @@ def estimate(config: Mapping[str, Any], footprint: Footprint, prompt_tokens: int
     config = reduced(config, footprint)
     shape, count = shape_of(config), parameters(config)
     bits = footprint.weight_bits
-    linear_bits = bits if footprint.linear_bits is None else footprint.linear_bits
     head_bits = bits if footprint.head_bits is None else footprint.head_bits
     away = away_layers(shape.layers, footprint.away_share) / shape.layers
-    linear = count.linear * linear_bits
+    linear = count.linear * linear_bits(config, footprint)
     weights = ((count.total - count.linear - count.head) * bits + linear * (1 - away) + count.head * head_bits) / 8
     tokens = prompt_tokens + new_tokens
     held = tokens_allocated(footprint, tokens)

@@ -63,6 +63,19 @@ def build_random(
     options: more for from_config, such as attn_implementation.
     """
     import torch
+
+    model = empty_model(folder_or_config, dtype, **options)
+    if quantization_config is not None:
+        _use_bitsandbytes(model, quantization_config)
+    with torch.no_grad():
+        _materialise(model, torch.device(device), seed, torch.device(held_on or device))
+    return _frozen(model)
+
+
+def empty_model(folder_or_config: Path | Mapping[str, Any], dtype: Any, **options: Any) -> Any:
+    """A model whose parameters have no storage; its buffers, such as the rotary frequencies, are real, for no checkpoint holds them.
+
+    folder_or_config: a folder with config.json, or its content; options: more for from_config. Raises Problem("model")."""
     from accelerate import init_empty_weights
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -71,16 +84,10 @@ def build_random(
             config = AutoConfig.for_model(**folder_or_config)
         else:
             config = AutoConfig.from_pretrained(folder_or_config, local_files_only=True, trust_remote_code=False)
-        # Parameters without storage; buffers such as the rotary frequencies are computed for real, for no checkpoint holds them.
         with init_empty_weights(include_buffers=False):
-            model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False, **options)
+            return AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False, **options)
     except (ValueError, OSError, KeyError) as error:
         raise _unloadable(str(folder_or_config), error) from error
-    if quantization_config is not None:
-        _use_bitsandbytes(model, quantization_config)
-    with torch.no_grad():
-        _materialise(model, torch.device(device), seed, torch.device(held_on or device))
-    return _frozen(model)
 
 
 def _use_bitsandbytes(model: Any, quantization_config: Any) -> None:
