@@ -25,9 +25,9 @@ def linear_bits(config: Mapping[str, Any], footprint: Footprint) -> float:
 
 
 def packed_bits(config: Mapping[str, Any]) -> float | None:
-    """Bits of a weight with its share of scales and zero points, as it stays packed in memory; None where it is plain, is unpacked before
-    the first pass (compressed-tensors) or where its method is not counted here. A group of -1 is a whole row, whose scale is not counted.
-    """
+    """Bits of a weight with its share of scales and zero points, as it stays packed in memory; a group of -1 is a whole row, whose scale is
+    not counted. None where it is plain, is unpacked before the first pass (compressed-tensors, or fp8 for want of kernels), or where its
+    method is not counted here."""
     found = config.get("quantization_config")
     if not isinstance(found, Mapping):
         return None
@@ -38,4 +38,4 @@ def packed_bits(config: Mapping[str, Any]) -> float | None:
         return 8.0
     if found.get("load_in_4bit"):
         return 4.127 if found.get("bnb_4bit_use_double_quant") else 4.5
-    return 8.0 if method in ("fp8", "fbgemm_fp8") else None
+    return None

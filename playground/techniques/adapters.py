@@ -18,6 +18,7 @@ from playground.core.machine import Machine
 from playground.core.problem import Problem
 from playground.core.technique import Effect, Explanation, Finding, Footprint, Knobs, Technique
 from playground.techniques import lora
+from playground.techniques.quantization import comes_quantized
 from playground.techniques.setup import TransformersSetup
 
 RANDOM = "random:"
@@ -113,6 +114,9 @@ class Adapters(Technique):
             return
         found = [lora.drawn(_rank(name)) if name.startswith(RANDOM) else lora.read(name, _folder(setup, name)) for name in names]
         merge = knobs["adapter_mode"] == "merged"
+        if merge and (method := comes_quantized(setup.config)):
+            why = "a merged adapter needs plain weights. Set adapter_mode to unmerged."
+            raise Problem("user", f"This model comes quantized ({method}), and {why}")
         setup.changes.append(functools.partial(lora.put_on, adapters=found, base=setup.model, merge=merge))
 
     def evidence_for_transformers(self, knobs: Knobs, engine: Any) -> Finding:

@@ -133,7 +133,7 @@ def _fill(model: Any, folder: Path, packed: dict[str, GgufLinear], dtype: torch.
 def _check(name: str, layer: GgufLinear, rows: torch.Tensor) -> None:
     found = unpack(layer.weight[PROBED], layer.kind)
     if found.shape != rows.shape or not torch.equal(found.to(rows.device, rows.dtype), rows):
-        raise Problem("unsupported", f"The blocks of {name} are not those of the dequantised weights: this kind of model is unpacked only.")
+        raise Problem("unsupported", f"The blocks of {name} are not those of the dequantised weights. Set gguf_blocks to off.")
 
 
 def _rounded(model: Any) -> Any:
