@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 Knobs = Mapping[str, KnobValue]
 Effect = Literal["up", "down", "same"]
+GGUF_BITS = "gguf_linear_bits"  # beside what a model's config.json has: mean bits of a linear weight in the GGUF file that it came from
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,8 @@ class Footprint:
     of its linear layers; `step_kernels` in its place in the decode steps of a compiled layer; `linear_kernels` of a linear layer;
     `unpack_kernels` more where its weights are unpacked. `layers_share`, `mlp_share`: what is left of the decoder's layers and of the
     intermediate channels of each, as `kept_layers` and `kept_width` count them. `away_share`: of the decoder's layers, those that are kept
-    off the device and come to it for each pass, as `away_layers` counts them.
+    off the device and come to it for each pass, as `away_layers` counts them. `in_blocks`: linear layers keep the blocks of a GGUF file,
+    which are those of `linear_bits` where the model's facts do not name its own (GGUF_BITS).
     """
 
     weight_bits: float = 32.0
@@ -93,6 +95,7 @@ class Footprint:
     layers_share: float = 1.0
     mlp_share: float = 1.0
     away_share: float = 0.0
+    in_blocks: bool = False
 
     @property
     def bits_of_linear(self) -> float:

@@ -12,6 +12,8 @@ from typing import Any
 
 from playground.core.engine import Emit
 from playground.core.problem import Problem
+from playground.engines.loading import load_model
+from playground.techniques.setup import TransformersSetup
 
 SAMPLES = (
     "The capital of France is Paris, 1789.",
@@ -23,18 +25,14 @@ SAMPLES = (
 def load_draft(engine: Any, emit: Emit) -> Any:
     """The model that `engine.options.draft` names, ready to run; raises Problem("user") where its tokens are not those of the engine's
     tokenizer, and Problem("model") for an unknown one."""
-    import torch
-
     from playground.models.resolve import resolve
     from playground.models.tokenizer import load_tokenizer
-    from playground.models.weights import build_random, load_pretrained
 
     options = engine.options
     resolved = resolve(options.draft, emit)
     same_tokens(engine.tokenizer, load_tokenizer(resolved), f"the draft {resolved.name}", "the model cannot check tokens")
-    build = build_random if resolved.random_weights else load_pretrained
     kept = {name: value for name, value in options.load.items() if name == "attn_implementation"}
-    return build(resolved.folder, getattr(torch, options.dtype), options.device, **kept)
+    return load_model(resolved, TransformersSetup(device=options.device, dtype=options.dtype, load=kept))
 
 
 def same_tokens(target: Any, other: Any, what: str, cannot: str) -> None:

@@ -23,6 +23,7 @@ from playground.core.machine import Machine
 from playground.core.plan import Plan
 from playground.core.problem import Problem
 from playground.engines.draft import load_draft
+from playground.engines.loading import load_model
 from playground.engines.padding import left_padded
 from playground.engines.sampling import Sampler, kind_of
 from playground.engines.scoring import log_probabilities
@@ -64,7 +65,6 @@ class TransformersEngine(Engine):
         from playground.models.adapter import resolve_adapter
         from playground.models.resolve import resolve
         from playground.models.tokenizer import load_tokenizer
-        from playground.models.weights import build_random, load_pretrained
 
         transformers.logging.set_verbosity_error()
         transformers.logging.disable_progress_bar()
@@ -76,9 +76,7 @@ class TransformersEngine(Engine):
         self.options = TransformersSetup(device=plan.device, config=dict(resolved.config), tokenizer=self.tokenizer)
         self.options.model, self.options.find_adapter = resolved.name, functools.partial(resolve_adapter, progress=emit)
         self._apply(plan, "load")
-        dtype = getattr(torch, self.options.dtype)
-        build = build_random if resolved.random_weights else load_pretrained
-        self.model = build(resolved.folder, dtype, plan.device, **self.options.load)
+        self.model = load_model(resolved, self.options)
         with torch.no_grad():
             for change in self.options.changes:
                 self.model = change(self.model)

@@ -15,6 +15,7 @@ from typing import Any
 from playground.core.problem import Problem
 from playground.core.technique import Footprint, away_layers, kept_layers, kept_width
 from playground.measure.buckets import bucket
+from playground.measure.checkpoint import linear_bits
 
 KNOWN_TYPES = ("llama", "mistral", "qwen2", "qwen3", "smollm3")
 # Where config.json leaves tie_word_embeddings out, these types tie; all others do not.
@@ -106,7 +107,7 @@ def estimate(config: Mapping[str, Any], footprint: Footprint, prompt_tokens: int
     shape, count = shape_of(config), parameters(config)
     bits = footprint.weight_bits
     away = away_layers(shape.layers, footprint.away_share) / shape.layers
-    linear = count.linear * footprint.bits_of_linear
+    linear = count.linear * linear_bits(config, footprint)
     weights = ((count.total - count.linear - count.head) * bits + linear * (1 - away) + count.head * footprint.bits_of_head) / 8
     tokens = prompt_tokens + new_tokens
     held = tokens_allocated(footprint, tokens)

@@ -39,6 +39,8 @@ PACKAGES = {
     "hqq": "hqq",
     "optimum.quanto": "optimum-quanto",
     "flash_attn": "flash-attn",
+    "compressed_tensors": "compressed-tensors",
+    "gptqmodel": "gptqmodel",
     "gradio": "gradio",
     "plotly": "plotly",
 }

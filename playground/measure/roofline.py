@@ -16,6 +16,7 @@ from typing import Any, Literal
 from playground.core.events import Ceilings
 from playground.core.problem import Problem
 from playground.core.technique import Footprint, away_layers
+from playground.measure.checkpoint import linear_bits
 from playground.measure.estimate import Shape, estimate, kv_bytes_per_token, parameters, reduced, shape_of, tokens_allocated
 
 Bound = Literal["memory", "compute", "launch"]
@@ -159,10 +160,10 @@ def _pass(config: Mapping[str, Any], footprint: Footprint, *, tokens: float, con
     rows, width = footprint.rows, footprint.weight_bits / 8
     at_once = rows * tokens
     unpacks = footprint.unpack_above is not None and at_once > footprint.unpack_above
-    linear_bits = footprint.bits_of_linear
-    weights = count.linear * (linear_bits + (2 * footprint.unpacked_bits if unpacks else 0)) / 8 + count.norm * width
+    stored = linear_bits(config, footprint)
+    weights = count.linear * (stored + (2 * footprint.unpacked_bits if unpacks else 0)) / 8 + count.norm * width
     away = away_layers(shape.layers, footprint.away_share) / shape.layers
-    weights += away * count.linear * linear_bits / 8  # written to the device before they are read there
+    weights += away * count.linear * stored / 8  # written to the device before they are read there
     head = shape.vocabulary * shape.hidden
     head_bits = footprint.bits_of_head if count.head else footprint.weight_bits
     lookup, logits = at_once * shape.hidden, 2 * rows * shape.vocabulary

@@ -12,10 +12,12 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from playground.core.problem import Problem
+from playground.core.technique import GGUF_BITS
 from playground.models.folder import check_folder
 from playground.models.intact import GgufHeader, read_gguf
 from playground.models.model import Kind, ModelFacts, OnProgress, ResolvedModel, cache, told
@@ -34,14 +36,16 @@ def resolve_gguf(name: str, path: Path, progress: OnProgress) -> ResolvedModel:
         model = converted(name, target, "gguf")
     if model is None:
         raise Problem("model", f"{path} was converted to {target}, but that folder is not complete. Delete it and try again.")
-    return model
+    return replace(model, gguf=path)
 
 
 def converted(name: str, folder: Path, kind: Kind) -> ResolvedModel | None:
     """The model of a folder that `convert` made, or None where there is none that is whole."""
     try:
-        source = json.loads((folder / _SOURCE).read_text(encoding="utf-8"))["source"]
-        return ResolvedModel(name, folder, kind, source, check_folder(folder))
+        made = json.loads((folder / _SOURCE).read_text(encoding="utf-8"))
+        bits = {GGUF_BITS: made[GGUF_BITS]} if GGUF_BITS in made else {}
+        gguf = folder / made.get("gguf", "model.gguf")
+        return ResolvedModel(name, folder, kind, made["source"], {**check_folder(folder), **bits}, gguf=gguf)
     except (OSError, ValueError, KeyError, Problem):
         return None
 
@@ -72,6 +76,7 @@ def peek_gguf(name: str, path: Path) -> ModelFacts | None:
         "vocab_size": value("vocab_size", values.get("tokenizer.ggml.tokens")),
         "max_position_embeddings": value("context_length"),
         "tie_word_embeddings": "output.weight" not in header.tensors,
+        GGUF_BITS: header.linear_bits,
     }
     return ModelFacts(name, "gguf", config)
 
@@ -119,7 +124,8 @@ def convert(path: Path, folder: Path, label: str, progress: OnProgress) -> None:
         raise Problem("model", f"Converting {path.name} needs {needed / 1e9:.1f} GB in {folder.parent}; {free / 1e9:.1f} GB are free.")
     told(progress, f"dequantising {path.name}", 0, needed)
     _save(path, folder, dtype)
-    source = {"source": f"{label}, weights dequantised from GGUF {_quantization(header)} to {dtype}"}
+    source = {"source": f"{label}, weights dequantised from GGUF {_quantization(header)} to {dtype}", GGUF_BITS: header.linear_bits}
+    source["gguf"] = path.name if path.parent == folder else str(path.resolve())
     (folder / _SOURCE).write_text(json.dumps(source), encoding="utf-8")
     told(progress, f"dequantising {path.name}", needed, needed)
 

@@ -45,12 +45,13 @@ def check_safetensors(path: Path) -> None:
 @dataclass(frozen=True)
 class GgufHeader:
     """The part of a GGUF file before its data. `values`: metadata, arrays as their lengths; `types`: names of the tensor types;
-    `parameters`: elements of all tensors."""
+    `parameters`: elements of all tensors; `linear_bits`: mean bits of a weight of the decoder's linear layers, 0 where there are none."""
 
     values: Mapping[str, Any]
     types: frozenset[str]
     parameters: int
     tensors: frozenset[str] = field(default_factory=frozenset)
+    linear_bits: float = 0.0
 
 
 def read_gguf(path: Path) -> GgufHeader:
@@ -82,16 +83,19 @@ def _header(path: Path, size: int, at: int, values: dict[str, Any], table: list[
     if not isinstance(alignment, int) or alignment < 1:
         raise Problem("model", f"{path} has a broken GGUF header: its alignment is {alignment!r}. {_AGAIN}")
     start = -(-at // alignment) * alignment
-    expected, types = at, set()
+    expected, types, weights, weight_bits = at, set(), 0, 0.0
     for name, elements, kind, offset in table:
         if kind not in GGML_QUANT_SIZES:
             raise Problem("model", f"{path}: tensor {name} has type {kind}, which the installed gguf package does not know.")
         block, block_bytes = GGML_QUANT_SIZES[GGMLQuantizationType(kind)]
         types.add(GGMLQuantizationType(kind).name)
         expected = max(expected, start + offset + elements // block * block_bytes)
+        if name.startswith("blk.") and name.endswith(".weight") and "norm" not in name:
+            weights, weight_bits = weights + elements, weight_bits + elements * 8 * block_bytes / block
     if size < expected:
         raise Problem("model", f"{path} is cut short: {expected:,} bytes expected by its tensor table, {size:,} found. {_AGAIN}")
-    return GgufHeader(values, frozenset(types), sum(entry[1] for entry in table), frozenset(entry[0] for entry in table))
+    parameters, names = sum(entry[1] for entry in table), frozenset(entry[0] for entry in table)
+    return GgufHeader(values, frozenset(types), parameters, names, weight_bits / weights if weights else 0.0)
 
 
 class _Short(Exception):

@@ -23,7 +23,8 @@ OnProgress = Callable[[Progress], None]
 @dataclass(frozen=True)
 class ResolvedModel:
     """A model on this machine. `folder` holds config.json and, except for shapes, *.safetensors and the tokenizer; `source` says honestly
-    where the weights come from; `config` is the content of config.json."""
+    where the weights come from; `config` is the content of config.json; `gguf` is the file that the folder was converted from, be
+    it still there or not, None where there was none."""
 
     name: str
     folder: Path
@@ -31,6 +32,7 @@ class ResolvedModel:
     source: str
     config: Mapping[str, Any]
     random_weights: bool = False
+    gguf: Path | None = None
 
 
 @dataclass(frozen=True)

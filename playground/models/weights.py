@@ -8,6 +8,7 @@ Example::
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import zlib
 from collections.abc import Mapping
@@ -19,6 +20,14 @@ from playground.core.problem import Problem
 SEED = 0
 STD = 0.02
 CHUNK = 1 << 24
+# What transformers 5.23 loads a checkpoint with whose weights come packed by these methods.
+LIBRARIES = {
+    "gptq": ("optimum", "gptqmodel"),
+    "awq": ("gptqmodel",),
+    "compressed-tensors": ("compressed-tensors",),
+    "torchao": ("torchao",),
+    "hqq": ("hqq",),
+}
 
 
 def load_pretrained(folder: Path, dtype: Any, device: str, quantization_config: Any = None, *, held_on: str = "", **options: Any) -> Any:
@@ -26,23 +35,29 @@ def load_pretrained(folder: Path, dtype: Any, device: str, quantization_config: 
 
     quantization_config: a transformers BitsAndBytesConfig or None; held_on: the device that gets all weights in place of `device`, for a
     caller that moves them itself; options: more for from_pretrained, such as attn_implementation.
-    Raises Problem("model") for an architecture that transformers does not know or that needs code of its own.
+    Raises Problem("model") for an architecture that transformers does not know or that needs code of its own, Problem("unsupported") for
+    packed weights whose library or device is missing.
     """
+    import torch
     from transformers import AutoModelForCausalLM
 
     if quantization_config is not None:
         options["quantization_config"] = quantization_config
     fixed = {"local_files_only": True, "use_safetensors": True, "trust_remote_code": False, "device_map": {"": held_on or device}}
     method = _check_method(folder)
+    _check_library(method)
     try:
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **fixed, **options)
-    except ImportError as error:
-        if not method:
+    except (ImportError, RuntimeError) as error:
+        if not method or isinstance(error, torch.OutOfMemoryError):
             raise
-        sentence = f"This model comes quantized ({method}), and the library that unpacks it is missing: {_first_line(error)}"
+        sentence = f"This model comes quantized ({method}), and it cannot be loaded on this device ({device}): {_first_line(error)}"
         raise Problem("unsupported", sentence, repr(error)) from error
     except (ValueError, OSError, KeyError) as error:
         raise _unloadable(str(folder), error) from error
+    if hasattr(model, "ct_decompress_hook"):
+        # compressed-tensors unpacks all weights in the first pass and keeps them so: that belongs to loading, in time and in memory.
+        model.hf_quantizer.compressor.decompress_model(model)
     return _frozen(model)
 
 
@@ -63,6 +78,19 @@ def build_random(
     options: more for from_config, such as attn_implementation.
     """
     import torch
+
+    model = empty_model(folder_or_config, dtype, **options)
+    if quantization_config is not None:
+        _use_bitsandbytes(model, quantization_config)
+    with torch.no_grad():
+        _materialise(model, torch.device(device), seed, torch.device(held_on or device))
+    return _frozen(model)
+
+
+def empty_model(folder_or_config: Path | Mapping[str, Any], dtype: Any, **options: Any) -> Any:
+    """A model whose parameters have no storage; its buffers, such as the rotary frequencies, are real, for no checkpoint holds them.
+
+    folder_or_config: a folder with config.json, or its content; options: more for from_config. Raises Problem("model")."""
     from accelerate import init_empty_weights
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -71,16 +99,10 @@ def build_random(
             config = AutoConfig.for_model(**folder_or_config)
         else:
             config = AutoConfig.from_pretrained(folder_or_config, local_files_only=True, trust_remote_code=False)
-        # Parameters without storage; buffers such as the rotary frequencies are computed for real, for no checkpoint holds them.
         with init_empty_weights(include_buffers=False):
-            model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False, **options)
+            return AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False, **options)
     except (ValueError, OSError, KeyError) as error:
         raise _unloadable(str(folder_or_config), error) from error
-    if quantization_config is not None:
-        _use_bitsandbytes(model, quantization_config)
-    with torch.no_grad():
-        _materialise(model, torch.device(device), seed, torch.device(held_on or device))
-    return _frozen(model)
 
 
 def _use_bitsandbytes(model: Any, quantization_config: Any) -> None:
@@ -158,6 +180,22 @@ def _check_method(folder: Path) -> str:
     if method != "bitsandbytes" and method not in AUTO_QUANTIZER_MAPPING:
         raise Problem("model", f"This model comes quantized by {method}, which transformers does not know. Choose another version of it.")
     return method
+
+
+def _check_library(method: str) -> None:
+    """Raises Problem("unsupported") that names the packages which a known method needs and which are not installed; imports none."""
+    missing = [name for name in LIBRARIES.get(method, ()) if not _installed(name)]
+    if missing:
+        sentence = f"This model comes quantized ({method}), and the library that unpacks it is missing"
+        # With the product's own requirements, so that pip picks a release for the torch that is here.
+        raise Problem("unsupported", f"{sentence}: pip install -r requirements.txt {' '.join(missing)}")
+
+
+def _installed(package: str) -> bool:
+    try:
+        return bool(importlib.metadata.version(package))
+    except importlib.metadata.PackageNotFoundError:
+        return False
 
 
 def _unloadable(what: str, error: Exception) -> Problem:

@@ -60,9 +60,10 @@ class Precision(Technique):
         setup.dtype = DTYPES[str(knobs["precision"])]
 
     def evidence_for_transformers(self, knobs: Knobs, engine: Any) -> Finding:
-        """Counts the dtypes of all floating-point parameters (packed quantized weights are integers and not counted)."""
+        """Counts the dtypes of all floating-point parameters of more than 8 bits (packed weights are integers or fp8, and not counted)."""
         wanted = str(knobs["precision"])
-        found = Counter(str(p.dtype).removeprefix("torch.") for p in engine.model.parameters() if p.is_floating_point())
+        numbers = [p for p in engine.model.parameters() if p.is_floating_point() and p.element_size() > 1]
+        found = Counter(str(p.dtype).removeprefix("torch.") for p in numbers)
         total, right = sum(found.values()), found[DTYPES[wanted]]
         if right != total:
             listed = ", ".join(f"{count} {dtype}" for dtype, count in sorted(found.items()))

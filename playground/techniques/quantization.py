@@ -206,7 +206,9 @@ def _as_it_came(method: str, model: Any) -> Finding:
     layers = [m for name, m in model.named_modules() if hasattr(m, "in_features") and m is not head and ".lora_" not in name]
     kinds = Counter(kind for kind in map(_packed_kind, layers) if kind)
     packed = ", ".join(f"{count} of {len(layers)} linear layers are {kind}" for kind, count in kinds.items())
-    what = packed or f"all {len(layers)} linear layers were unpacked while loading"
+    schemes = Counter(scheme for scheme in map(_scheme, layers) if scheme)
+    came = f" ({'; '.join(f'{count} {scheme}' for scheme, count in schemes.items())})" if schemes else ""
+    what = packed or f"all {len(layers)} linear layers were unpacked while loading{came}"
     return Finding(True, f"the checkpoint comes quantized ({method}): {what}")
 
 
@@ -216,14 +218,29 @@ def _packed_kind(layer: Any) -> str:
     if name in LAYERS.values():
         state = getattr(weight, "quant_state", None)
         return f"{name} ({state.quant_type + ', ' if state is not None else ''}{'8' if name == LAYERS['int8'] else '4'} bits)"
-    scheme = getattr(getattr(layer, "quantization_scheme", None), "weights", None)  # compressed-tensors
-    bits = getattr(layer, "bits", None) or getattr(layer, "w_bit", None) or getattr(scheme, "num_bits", None)
+    bits = getattr(layer, "bits", None) or getattr(layer, "w_bit", None)  # gptqmodel
     if bits:
-        return f"{name} ({bits} bits)"
+        return f"{name} ({bits} bits{_groups(getattr(layer, 'group_size', None))})"
     stored = getattr(weight, "qdata", None)  # torchao
     if stored is not None:
         return f"{name} with {type(weight).__name__} ({str(stored.dtype).removeprefix('torch.')})"
-    return name if weight is None or not weight.is_floating_point() else ""
+    plain = weight is not None and weight.is_floating_point() and weight.element_size() > 1
+    return "" if plain else f"{name} ({scheme})" if (scheme := _scheme(layer)) else name
+
+
+def _scheme(layer: Any) -> str:
+    """How compressed-tensors says that a layer came, be it unpacked since or not, e.g. "pack-quantized, 4 bits, groups of 128"."""
+    scheme = getattr(layer, "quantization_scheme", None)
+    weights, inputs = getattr(scheme, "weights", None), getattr(scheme, "input_activations", None)
+    if weights is None:
+        return ""
+    form = str(getattr(scheme.format, "value", scheme.format or "no format"))
+    rounded = f", activations rounded to {inputs.num_bits} bits" if inputs is not None else ""
+    return f"{form}, {weights.num_bits} bits{_groups(weights.group_size)}{rounded}"
+
+
+def _groups(size: Any) -> str:
+    return f", groups of {size}" if isinstance(size, int) and size > 0 else ""
 
 
 def _linear_bits(knobs: Knobs) -> float:

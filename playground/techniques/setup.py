@@ -44,9 +44,10 @@ class TransformersSetup:
 
     dtype: torch dtype name of unquantized weights and activations; device: "cpu" or "cuda"; load: further arguments of `from_pretrained`;
     changes: called with the loaded model, in order, each returns the model to go on with; contexts: as RunSetup's, but for every run;
-    fusion, weight_only: the values of those knobs, for engines that change the loaded model; run: what the run-phase techniques set;
-    config: the content of the model's config.json, before anything is loaded; tokenizer: the loaded one (models.tokenizer); model: its
-    name; find_adapter: of an adapter's name, its folder on this machine; draft: name of a second model to load beside it, "" for none.
+    fusion, weight_only, gguf_blocks: the values of those knobs, for engines that load a model so or change it; run: what the run-phase
+    techniques set; config: the content of the model's config.json, before anything is loaded; tokenizer: the loaded one
+    (models.tokenizer); model: its name; find_adapter: of an adapter's name, its folder on this machine; draft: name of a second model to
+    load beside it, "" for none.
     """
 
     device: str = "cpu"
@@ -56,6 +57,7 @@ class TransformersSetup:
     contexts: list[Callable[[], AbstractContextManager[Any]]] = field(default_factory=list)
     fusion: str = "off"
     weight_only: str = "none"
+    gguf_blocks: bool = False
     run: RunSetup = field(default_factory=RunSetup)
     config: Mapping[str, Any] = field(default_factory=dict)
     tokenizer: Any = None

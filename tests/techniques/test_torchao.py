@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -149,25 +148,6 @@ def test_a_checkpoint_packed_by_torchao_loads_as_it_is_and_says_what_it_is(check
     assert text_of(engine, "quantization") == says
     with pytest.raises(Problem, match=r"comes quantized \(torchao\), and torchao int8_dynamic needs plain weights"):
         load(engine.plan.spec.model, torchao="int8_dynamic")
-
-
-@pytest.mark.parametrize(
-    ("method", "library"),
-    [
-        ({"quant_method": "gptq", "bits": 4, "group_size": 64, "desc_act": False, "sym": True}, "optimum"),
-        ({"quant_method": "awq", "bits": 4, "group_size": 64, "zero_point": True, "version": "gemm"}, "gptqmodel"),
-        ({"quant_method": "compressed-tensors", "format": "pack-quantized", "config_groups": {}}, "compressed-tensors"),
-    ],
-)
-def test_a_missing_library_of_a_packed_checkpoint_is_named(checkpoint: Any, method: dict[str, Any], library: str) -> None:
-    from playground.models.weights import load_pretrained
-
-    if importlib.util.find_spec(library.replace("-", "_")):
-        pytest.skip(f"{library} is installed")
-    with pytest.raises(Problem, match=f"library that unpacks it is missing: .*{library}") as caught:
-        load_pretrained(Path(checkpoint(method)), torch.float32, "cpu")
-    assert caught.value.kind == "unsupported"
-    assert caught.value.message.startswith(f"This model comes quantized ({method['quant_method']})")
 
 
 def test_packed_weights_that_transformers_does_not_know_are_refused_and_not_left_out(checkpoint: Any) -> None:
