@@ -155,9 +155,11 @@ def _place_words(spec: RunSpec) -> Iterator[str]:
 
 def _workload_words(work: Workload) -> Iterator[str]:
     usual = Workload()
+    if work.prompts != usual.prompts and work.prompt_tokens:
+        raise _Unsayable  # the flags give the text or its length
     if work.prompts != usual.prompts:
         yield from (f"--prompt={prompt}" for prompt in work.prompts)
-    for name in ("max_new_tokens", "temperature", "top_k", "top_p", "seed"):
+    for name in ("prompt_tokens", "max_new_tokens", "temperature", "top_k", "top_p", "seed"):
         if repr(getattr(work, name)) != repr(getattr(usual, name)):
             yield f"--{name.replace('_', '-')}={getattr(work, name)!r}"
     if not work.ignore_eos:

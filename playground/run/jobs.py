@@ -112,16 +112,21 @@ class Jobs:
         """Queue an experiment; raises Problem("user") without variants or after `close`."""
         if not specs:
             raise Problem("user", "An experiment needs at least one variant.")
-        return self._queued(self._created(title, specs))
+        return self.queue(self._created(title, specs))
 
     def submit_other(self, title: str, start: Start) -> Job:
         """Queue work that is no single experiment, such as a training; `start` is called when its turn has come. Raises Problem("user")
         after `close`."""
+        return self.queue(self.prepare_other(title, start))
+
+    def prepare_other(self, title: str, start: Start) -> Job:
+        """The job of `submit_other`, to be given to `queue` once what `start` needs to know of it is there."""
         job = Job(uuid.uuid4().hex, title, start, self)
         job.kept = False
-        return self._queued(job)
+        return job
 
-    def _queued(self, job: Job) -> Job:
+    def queue(self, job: Job) -> Job:
+        """Put a prepared job at the end of the queue; raises Problem("user") after `close`."""
         with self._changed:
             if self._closed:
                 raise Problem("user", "The playground is shutting down.")

@@ -26,7 +26,7 @@ from playground.ui.handlers import App
 from playground.ui.results import Board, Shown, build_board, status_html
 from playground.ui.text import escape
 from playground.ui.variants import START_COUNT, build_variants, explanations_html
-from playground.ui.wiring import kept_note, wire
+from playground.ui.wiring import Sheet, kept_note, wire
 
 NAME = "compare"
 
@@ -66,6 +66,7 @@ class Opener:
 
     page: Page
     tabs: gr.Tabs
+    sheet: Sheet
     picked: gr.State
     restore: Mapping[str, Any]
     watch: Mapping[str, Any]
@@ -89,7 +90,8 @@ class Opener:
 def build_compare(app: App, blocks: gr.Blocks, tabs: gr.Tabs) -> Opener:
     """The tab's components and the bar at its foot, wired; gives what other tabs need to bring something here."""
     page = _layout(app)
-    return Opener(page, tabs, gr.State(()), **wire(app, page, blocks))
+    sheet = Sheet(app, page)
+    return Opener(page, tabs, sheet, gr.State(()), **wire(sheet, blocks))
 
 
 def _layout(app: App) -> Page:

@@ -143,7 +143,10 @@ def _workload_fields() -> dict[str, gr.components.Component]:
     with gr.Row(elem_classes="pair"):
         fields["max_new_tokens"] = gr.Number(draft.max_new_tokens, label="Output length (tokens)", elem_id="max-new-tokens", min_width=120)
         fields["temperature"] = gr.Number(draft.temperature, label="Temperature", elem_id="temperature", step=0.1, min_width=120)
-    with gr.Accordion("Sampling, end of text, chat template", open=False, elem_id="sampling-section"):
+    with gr.Accordion("Sampling, end of text, chat template, exact length", open=False, elem_id="sampling-section"):
+        fields["prompt_tokens"] = gr.Number(
+            draft.prompt_tokens, label="Prompt length (tokens)", info=strings.PROMPT_TOKENS_INFO, elem_id="prompt-tokens"
+        )
         fields["top_k"] = gr.Number(draft.top_k, label="Top k", info=strings.TOP_K_INFO, elem_id="top-k", interactive=True)
         fields["top_p"] = gr.Number(draft.top_p, label="Top p", info=strings.TOP_P_INFO, elem_id="top-p", step=0.05, interactive=True)
         fields["seed"] = gr.Number(draft.seed, label="Seed", info="Used where the temperature is not 0.", elem_id="seed")

@@ -39,6 +39,7 @@ class Draft:
     knobs: Mapping[str, Any] = field(default_factory=dict)
     variants: tuple[Mapping[str, Any], ...] = ()
     prompts: str = DEFAULT_PROMPT
+    prompt_tokens: Any = 0
     max_new_tokens: Any = 64
     temperature: Any = 0.0
     top_k: Any = 0
@@ -73,6 +74,7 @@ def workload_of(draft: Draft) -> Workload:
         drawn = {"top_k": _whole("Top k", draft.top_k or 0), "top_p": draft.top_p if draft.top_p is not None else 1.0}
     return Workload(
         prompts=prompts,
+        prompt_tokens=_whole("Prompt length", draft.prompt_tokens or 0),
         max_new_tokens=_whole("Output length", draft.max_new_tokens),
         ignore_eos=draft.ignore_eos,
         temperature=draft.temperature if draft.temperature is not None else 0.0,
@@ -178,6 +180,7 @@ def draft_of(specs: Sequence[RunSpec], world: World) -> Draft:
         knobs=full_knobs(baseline.knobs, world.techniques, world.defaults(baseline)),
         variants=tuple(differences(baseline, spec, world) for spec in specs[1 : len(LETTERS)]),
         prompts="\n".join(LINE_BREAK.join(prompt.splitlines()) for prompt in work.prompts),
+        prompt_tokens=work.prompt_tokens,
         max_new_tokens=work.max_new_tokens,
         temperature=work.temperature,
         top_k=work.top_k,

@@ -24,6 +24,7 @@ from playground.models.resolve import require_made
 from playground.presets import judged
 from playground.results.store import Store
 from playground.run.jobs import Job, Jobs
+from playground.run.sweep_queue import SweepQueue
 from playground.ui import strings
 from playground.ui.availability import World
 from playground.ui.form import Draft, column_names, labels, specs_of
@@ -39,13 +40,18 @@ QUIET_S = 10.0
 
 @dataclass
 class App:
-    """What the handlers of one page share. `watchers`: for each open page a mark of the watch that is the newest there."""
+    """What the handlers of one page share. `sweeps`: those that go on; `watchers`: for each open page a mark of the watch that is the
+    newest there."""
 
     jobs: Jobs
     store: Store
     world: World
     facts: Facts = field(default_factory=Facts)
+    sweeps: SweepQueue = field(init=False)
     watchers: dict[str, object] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.sweeps = SweepQueue(self.jobs, self.store)
 
 
 def check(app: App, specs: Sequence[RunSpec]) -> None:

@@ -6,6 +6,7 @@ TITLE = "Inference Playground"
 TAGLINE = "Change how a language model runs. See what it costs, and why."
 COMPARE = "Compare"
 PROMPTS_INFO = "One prompt a line. ⏎ stands for a line break inside a prompt."
+PROMPT_TOKENS_INFO = "0: the prompts as they are written. Else each is replaced by a text of ours of exactly this length."
 MODEL_INFO = "Pick one, or type a hub id, a folder, a .gguf file or shape:NAME."
 IGNORE_EOS_INFO = "Go on after the model's end-of-text token, so that all variants generate the same number of tokens."
 TOP_K_INFO = "Draw from this many of the most likely tokens; 0: all."
@@ -39,6 +40,8 @@ INTERRUPTED = "This run was interrupted when the server ended; what it had measu
 LIVE_EMPTY = "Press Run: text and live charts appear here at once; side-by-side charts and a table of every metric when it is done."
 
 STATUS = {
+    "oom": "out of memory",
+    "skipped": "skipped",
     "waiting": "waiting",
     "running": "running",
     "done": "done",
@@ -117,3 +120,22 @@ EXPLORE_EMPTY = (
     "Tick two to eight runs in the tab History, or press “Explore these” under finished results in the tab Compare. "
     "A first one to try there: the experiment “Quantization”."
 )
+
+SWEEP_INTRO = (
+    "Vary one or two settings over a grid and see where an optimisation starts to pay, and where it stops. Pick a question, or choose what "
+    "varies; all else comes from the tab Compare. A sweep goes on in the background; what it has finished is never run again."
+)
+SWEEP_EMPTY = "No sweep yet. A first one that takes a few minutes on a CPU: pick “Batch size: 1 to 64” and press Start."
+SWEEP_SOURCE_INFO = "What everything else is taken from. Each variant is a line of its own in the charts."
+SWEEP_VALUES_INFO = "With commas, or a range: 1:64:x2 doubles, 128:512:128 adds."
+SWEEP_QUICK_INFO = "One warm-up and three repeats, no quality: else the protocol of the tab Compare."
+SWEEP_PICKS = "Explore takes two to eight runs; this sweep has {}. Open them in the tab History and tick those that you want."
+SWEEP_STATUS = {
+    "waiting": "Waiting",
+    "running": "Running",
+    "pausing": "Pausing after this run",
+    "paused": "Paused",
+    "stopped": "Stopped",
+    "interrupted": "Interrupted when the server ended: press Go on",
+    "done": "Done",
+}

@@ -2,7 +2,7 @@
 
 Example::
 
-    steps = wire(app, page, blocks)
+    steps = wire(Sheet(app, page), blocks)
 """
 
 from __future__ import annotations
@@ -88,9 +88,8 @@ class Sheet:
         event.then(estimated, self.sources, [page.form.setup.estimate, page.known, page.share], **ESTIMATE)
 
 
-def wire(app: App, page: Page, blocks: gr.Blocks) -> dict[str, Mapping[str, Any]]:
+def wire(sheet: Sheet, blocks: gr.Blocks) -> dict[str, Mapping[str, Any]]:
     """Wire the whole tab; gives the steps that show a run: `restore`, its settings, and `watch`, itself."""
-    sheet = Sheet(app, page)
     _wire_form(sheet)
     _wire_presets(sheet)
     _wire_protocol(sheet)

@@ -1,0 +1,114 @@
+"""What the tab "Sweep" plans and shows. No components here; what goes on is in `run.sweep_queue`.
+
+Example::
+
+    sweep = app.sweeps.begin(plan_of(app, specs, "Batch size", [("batch_size", "1:8:x2")]))
+    sweep_html(app.sweeps.look(sweep), "running"); charts_json(app, app.sweeps.look(sweep))
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from playground.core.plan import SPEC_FIELDS, knob_index, plan_for
+from playground.core.problem import Problem
+from playground.core.spec import RunSpec
+from playground.core.sweep import GROWING, WORK_AXES, SweepSpec, axes_from, axis_title, cells
+from playground.engines import engine_class
+from playground.results.numbers import duration
+from playground.results.sweep_charts import sweep_charts
+from playground.results.sweep_facts import facts
+from playground.results.sweeps import StoredCell, StoredSweep, Sweeps
+from playground.run.forecast import foreseen
+from playground.ui import strings
+from playground.ui.handlers import App
+from playground.ui.text import escape
+
+
+def plan_of(app: App, specs: Sequence[RunSpec], title: str, pairs: Sequence[tuple[str, str]]) -> SweepSpec:
+    """A checked plan: these variants, and axes from (name, values as text), where an empty name is no axis. Raises Problem where nothing of
+    it can run here."""
+    named = [(name, values) for name, values in pairs if name]
+    for name, values in named:
+        if not values.strip():
+            label = axis_title(name, app.world.techniques)
+            raise Problem("user", f"{label} has no values: give some, such as 1, 2, 4 or 1:64:x2.")
+    axes = axes_from([{"name": name, "values": values} for name, values in named])
+    plan = SweepSpec(tuple(specs), axes, title).checked(app.world.techniques)
+    refused = [_refused(app, cell.spec) for cell in cells(plan, app.world.techniques, app.world.defaults)]
+    if all(refused):
+        raise next(reason for reason in refused if reason)
+    return plan
+
+
+def _refused(app: App, spec: RunSpec) -> Problem | None:
+    try:
+        plan_for(spec, app.world.techniques, engine_class(spec.engine), app.world.machine)
+    except Problem as problem:
+        return problem
+    return None
+
+
+def choices(app: App) -> list[tuple[str, str]]:
+    """(line, id) of the sweeps of this machine, the newest first."""
+    found = Sweeps(app.store).history()
+    return [
+        (f"{item['created_at'][:16].replace('T', ' ')} UTC · {item['title'] or 'Sweep'} · {item['cells']} runs", item["id"])
+        for item in found
+    ]
+
+
+def axis_choices(app: App) -> list[tuple[str, str]]:
+    """(label, name) of everything that can be an axis, what grows first."""
+    names = dict.fromkeys([*GROWING, *knob_index(app.world.techniques), *WORK_AXES, *SPEC_FIELDS])
+    return [(axis_title(name, app.world.techniques), name) for name in names]
+
+
+def sweep_html(stored: StoredSweep, status: str, ahead: int = 0) -> str:
+    """How far it is, what is left, its runs as a strip, and what the curves say."""
+    total, finished = len(stored.cells), len(stored.cells) - len(stored.missing)
+    goes_on = status in ("running", "pausing")
+    now = next((cell.cell.label for cell in stored.cells if cell.status == "running"), "") if goes_on else ""
+    words = [
+        strings.SWEEP_STATUS.get(status, status),
+        f"{ahead} before it" if ahead else "",
+        f"{finished} of {total} runs",
+        f"about {duration(stored.left_s)} left" if goes_on and stored.left_s else "",
+        f"now {now}" if now else "",
+    ]
+    share = f"{100 * finished / total:.0f}"
+    bar = (
+        f'<div class="bar" style="--done:{share}%" role="progressbar" aria-valuenow="{share}" aria-valuemin="0" aria-valuemax="100"'
+        ' aria-label="Runs"></div>'
+    )
+    strip = "".join(_cell_html(cell) for cell in stored.cells)
+    found = "".join(f"<li>{escape(fact.sentence)}</li>" for fact in facts(stored.plan, stored.cells))
+    says = f'<ul class="facts" aria-label="What the curves say">{found}</ul>' if found else ""
+    return (
+        f'<section class="sweep v1"><h2>{escape(stored.title or "Sweep")}</h2>'
+        f'<p class="phase" role="status">{escape(" · ".join(filter(None, words)))}</p>{bar}'
+        f'<ul class="cells" aria-label="Runs of this sweep">{strip}</ul>{says}</section>'
+    )
+
+
+def _cell_html(cell: StoredCell) -> str:
+    state = strings.STATUS.get(cell.status, cell.status)
+    said = f"{cell.cell.label}: {state}" + (f". {cell.reason}" if cell.reason else "")
+    label = f"<span>{escape(cell.cell.label)}</span> <small>{escape(state)}</small>"
+    return f'<li class="{escape(cell.status)}" title="{escape(said)}">{label}</li>'
+
+
+def charts_json(app: App, stored: StoredSweep) -> str:
+    """The charts' value; "" before the first run has ended. Runs that are missing have their predictions already."""
+    if not any(cell.result for cell in stored.cells):
+        return ""
+    missing = {cell.cell.index: cell.cell.spec for cell in stored.cells if not cell.result}
+    machine, known = app.world.machine, app.world.techniques
+    predicted = foreseen(missing, known, machine, app.store.ceilings()) if missing else {}
+    return json.dumps(sweep_charts(stored.plan, stored.cells, predicted))
+
+
+def picks(stored: StoredSweep) -> tuple[str, ...]:
+    """The runs of a sweep as the tab Explore names them."""
+    return tuple(f"{cell.experiment}:0" for cell in stored.cells if cell.experiment and cell.status == "done")

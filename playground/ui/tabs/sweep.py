@@ -1,0 +1,242 @@
+"""The tab "Sweep": one or two settings over a grid, in the background, with pause and stop, and charts made for the question."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from playground.core.problem import Problem
+from playground.core.spec import RunSpec
+from playground.core.sweep import PROTOCOL
+from playground.presets import SweepPreset, sweeps
+from playground.results.compare import FEWEST, MOST
+from playground.ui import strings
+from playground.ui.compare import Opener
+from playground.ui.events import FORM, WATCH
+from playground.ui.form import Draft, specs_of
+from playground.ui.handlers import UPDATE_S, App, message_html
+from playground.ui.place import keeping_place
+from playground.ui.sweeping import axis_choices, charts_json, choices, picks, plan_of, sweep_html
+from playground.ui.tabs import Tab
+from playground.ui.tabs.explore import NAME as EXPLORE
+from playground.ui.text import escape, note_html
+from playground.ui.theme import chart
+
+BASELINE, ALL, PRESET = "the baseline in Compare", "all variants in Compare", "the question above"
+NO_AXIS = "none"
+GOING = ("waiting", "running", "pausing")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Every named component; `asked`: preset, source, both axes with their values, quick."""
+
+    asked: tuple[gr.components.Component, ...]
+    about: gr.HTML
+    axes: tuple[gr.Dropdown, gr.Dropdown]
+    values: tuple[gr.Textbox, gr.Textbox]
+    chosen: gr.Dropdown
+    progress: gr.HTML
+    charts: gr.HTML
+    explore: gr.Button
+    delete: gr.Button
+    message: gr.HTML
+    buttons: tuple[gr.Button, gr.Button, gr.Button, gr.Button]
+    sweep: gr.BrowserState
+
+    def shown(self) -> list[gr.components.Component]:
+        """What `state_of` gives values for."""
+        return [self.progress, self.charts, *self.buttons[1:], self.explore, self.delete]
+
+
+def build(app: App, blocks: gr.Blocks, place: gr.Tab, opener: Opener) -> list[gr.components.Component]:
+    """The tab's components, wired; gives the browser's memory of its sweep."""
+    gr.HTML(f'<p class="about intro">{escape(strings.SWEEP_INTRO)}</p>', apply_default_css=False)
+    parts = _parts(app)
+    _wire_form(parts)
+    _wire_sweep(app, blocks, place, opener, parts)
+    _wire_ends(app, opener, parts)
+    return [parts.sweep]
+
+
+def _parts(app: App) -> Parts:
+    presets = [(preset.plan.title, preset.name) for preset in sweeps()]
+    preset = gr.Radio(presets, value=None, label="Questions", elem_id="sweep-preset", elem_classes="chips")
+    about = gr.HTML("", apply_default_css=False, elem_id="sweep-about")
+    with gr.Row(elem_classes="shell", equal_height=False):
+        with gr.Column(elem_classes="side", scale=0, min_width=320):
+            gr.HTML("<h2>What varies</h2>", apply_default_css=False)
+            axes, values = zip(*(_axis(app, number) for number in (1, 2)), strict=True)
+            source = gr.Radio(
+                [BASELINE, ALL], value=BASELINE, label="All else from", info=strings.SWEEP_SOURCE_INFO, elem_id="sweep-source"
+            )
+            quick = gr.Checkbox(True, label="Speed and memory only", info=strings.SWEEP_QUICK_INFO, elem_id="sweep-quick")
+        with gr.Column(elem_classes="main", scale=1, min_width=320):
+            chosen = gr.Dropdown([], value=None, label="Sweeps on this machine", elem_id="sweeps", interactive=True)
+            progress = gr.HTML(f'<p class="quiet">{escape(strings.SWEEP_EMPTY)}</p>', apply_default_css=False, elem_id="sweep-progress")
+            charts = chart("sweep-charts", "What the sweep shows")
+            with gr.Row(elem_classes="bar-row"):
+                explore = gr.Button("Explore these runs", elem_id="sweep-explore", size="sm", visible=False, scale=0)
+                delete = gr.Button("Delete this sweep", elem_id="sweep-delete", size="sm", visible=False, scale=0)
+    with gr.Column(elem_classes="bar-foot", elem_id="sweep-bar"):
+        message = gr.HTML("", apply_default_css=False, elem_id="sweep-message")
+        with gr.Row(elem_classes="bar-row", equal_height=True):
+            start = gr.Button("Start", variant="primary", elem_id="sweep-start", scale=0, min_width=110)
+            pause = gr.Button("Pause", elem_id="sweep-pause", scale=0, min_width=90, visible=False)
+            stop = gr.Button("Stop", elem_id="sweep-stop", scale=0, min_width=90, visible=False)
+            on = gr.Button("Go on", elem_id="sweep-on", scale=0, min_width=90, visible=False)
+    memory = gr.BrowserState("", storage_key="inference-playground-sweep", secret="inference-playground", render=False)
+    asked = (preset, source, axes[0], values[0], axes[1], values[1], quick)
+    return Parts(asked, about, axes, values, chosen, progress, charts, explore, delete, message, (start, pause, stop, on), memory)
+
+
+def _axis(app: App, number: int) -> tuple[gr.Dropdown, gr.Textbox]:
+    known = axis_choices(app)
+    choose, first = (known, "batch_size") if number == 1 else ([(NO_AXIS, ""), *known], "")
+    label = "Along the chart" if number == 1 else "A line for each"
+    axis = gr.Dropdown(choose, value=first, label=label, elem_id=f"sweep-axis-{number}", interactive=True)
+    values = gr.Textbox(
+        "1:8:x2" if number == 1 else "", label="Values", info=strings.SWEEP_VALUES_INFO, elem_id=f"sweep-values-{number}", max_lines=1
+    )
+    return axis, values
+
+
+def _wire_form(parts: Parts) -> None:
+    """A question fills the axes in; changing them by hand leaves the question."""
+    preset, source = parts.asked[0], parts.asked[1]
+
+    def filled(name: str) -> list[Any]:
+        plan = _preset(name).plan
+        about = f'<p class="about"><b>What to look for.</b> {escape(" ".join(plan.about.split()))}</p>'
+        axes = [*plan.axes, None][:2]
+        pairs = [part for axis in axes for part in (axis.name if axis else "", ", ".join(map(str, axis.values)) if axis else "")]
+        return [about, gr.update(choices=[PRESET, BASELINE, ALL], value=PRESET), *pairs]
+
+    fields = [part for pair in zip(parts.axes, parts.values, strict=True) for part in pair]
+    preset.input(filled, preset, [parts.about, source, *fields], **FORM)
+
+
+def _wire_sweep(app: App, blocks: gr.Blocks, place: gr.Tab, opener: Opener, parts: Parts) -> None:
+    """Start, pause, stop, go on, the watch, and finding a sweep again."""
+    queue = app.sweeps
+
+    def begun(*values: Any) -> list[Any]:
+        asked, form = values[: len(parts.asked)], values[len(parts.asked) :]
+        try:
+            return ["", queue.begin(wanted(app, asked, opener.sheet.draft(form)))]
+        except Problem as problem:
+            return [message_html(problem), gr.skip()]
+
+    def gone_on(sweep: str) -> str:
+        try:
+            queue.go_on(sweep)
+        except Problem as problem:
+            return message_html(problem)
+        return ""
+
+    def listed(sweep: str) -> Any:
+        known = choices(app)
+        return gr.update(choices=known, value=sweep if any(name == sweep for _, name in known) else None)
+
+    async def watched(sweep: str) -> AsyncIterator[list[Any]]:
+        async for state in watch(app, sweep):
+            yield state
+
+    start, pause, stop, on = parts.buttons
+    steps: dict[str, Any] = {"fn": watched, "inputs": parts.sweep, "outputs": parts.shown(), **WATCH}
+    relist: dict[str, Any] = {"fn": listed, "inputs": parts.sweep, "outputs": parts.chosen, **FORM}
+    start.click(begun, [*parts.asked, *opener.sheet.sources], [parts.message, parts.sweep], **FORM).then(**relist).then(**steps)
+    on.click(gone_on, parts.sweep, parts.message, **FORM).then(**steps)
+    pause.click(lambda sweep: note_html("" if queue.pause(sweep) else strings.NOTHING_RUNS), parts.sweep, parts.message, **FORM)
+    stop.click(lambda sweep: note_html("" if queue.stop(sweep) else strings.NOTHING_RUNS), parts.sweep, parts.message, **FORM)
+    parts.chosen.input(lambda sweep: sweep or "", parts.chosen, parts.sweep, **FORM).then(**steps)
+    place.select(**relist)
+    blocks.load(**relist).then(**steps)
+
+
+def _wire_ends(app: App, opener: Opener, parts: Parts) -> None:
+    """Explore its runs; delete it."""
+
+    def explored(sweep: str) -> list[Any]:
+        try:
+            found = picks(app.sweeps.look(sweep))
+        except Problem as problem:
+            return [note_html(problem.message), gr.skip(), gr.skip()]
+        if not FEWEST <= len(found) <= MOST:
+            return [note_html(strings.SWEEP_PICKS.format(len(found))), gr.skip(), gr.skip()]
+        return ["", found, gr.Tabs(selected=EXPLORE)]
+
+    def deleted(sweep: str) -> list[Any]:
+        try:
+            app.sweeps.delete(sweep)
+        except Problem as problem:
+            return [note_html(problem.message), gr.skip(), *(gr.skip() for _ in parts.shown()), gr.skip()]
+        return [note_html("The sweep and its runs are deleted."), "", *nothing(), gr.update(choices=choices(app), value=None)]
+
+    parts.explore.click(explored, parts.sweep, [parts.message, opener.picked, opener.tabs], **FORM)
+    parts.delete.click(deleted, parts.sweep, [parts.message, parts.sweep, *parts.shown(), parts.chosen], **FORM)
+
+
+def _preset(name: str) -> SweepPreset:
+    return next(preset for preset in sweeps() if preset.name == name)
+
+
+def wanted(app: App, asked: Sequence[Any], draft: Draft) -> Any:
+    """The plan that the form means; raises Problem where something is wrong with it."""
+    name, source, first, first_values, second, second_values, quick = asked
+    pairs = [(str(first or ""), str(first_values or "")), (str(second or ""), str(second_values or ""))]
+    if source == PRESET and name:
+        preset = _preset(str(name))
+        specs, _, _ = keeping_place(preset.plan.specs, draft, app.world, "", preset.names_engine)
+        return plan_of(app, specs, preset.plan.title, pairs)
+    specs = specs_of(draft, app.world)[: None if source == ALL else 1]
+    if quick:
+        specs = [spec.replace(protocol=PROTOCOL) for spec in specs]
+    if source != ALL:
+        specs = [spec.replace(label="") for spec in specs]
+    return plan_of(app, specs, _title(app, pairs, specs), pairs)
+
+
+def _title(app: App, pairs: Sequence[tuple[str, str]], specs: Sequence[RunSpec]) -> str:
+    titles = {name: title for title, name in axis_choices(app)}
+    return f"{' and '.join(titles.get(name, name) for name, _ in pairs if name)} · {specs[0].model}"
+
+
+async def watch(app: App, sweep: str) -> AsyncIterator[list[Any]]:
+    """Values of the components that show a sweep: at once, then while it goes on and something changes."""
+    before: Any = None
+    charted: Any = None
+    while sweep:
+        try:
+            stored = await asyncio.to_thread(app.sweeps.look, sweep)
+        except Problem:
+            yield nothing()
+            return
+        status = app.sweeps.status(stored)
+        key = (status, stored.left_s, app.sweeps.ahead(sweep), tuple((cell.status, cell.experiment) for cell in stored.cells))
+        if key != before:
+            drawn = tuple(cell.status for cell in stored.cells if cell.result)
+            chart_value = await asyncio.to_thread(charts_json, app, stored) if drawn != charted else gr.skip()
+            yield _values(sweep_html(stored, status, key[2]), chart_value, status, bool(stored.missing), len(picks(stored)))
+            before, charted = key, drawn
+        if status not in GOING:
+            return
+        await asyncio.sleep(UPDATE_S * 2)
+
+
+def _values(html: str, charts: Any, status: str, missing: bool, done: int) -> list[Any]:
+    going = status in GOING
+    visible = (status in ("waiting", "running"), going, not going and missing, done >= FEWEST, not going)
+    return [html, charts, *(gr.update(visible=each) for each in visible)]
+
+
+def nothing() -> list[Any]:
+    """What is shown where there is no sweep."""
+    return [f'<p class="quiet">{escape(strings.SWEEP_EMPTY)}</p>', "", *(gr.update(visible=False) for _ in range(5))]
+
+
+TAB = Tab("sweep", "Sweep", 15, build)
