@@ -43,7 +43,7 @@ def add_api(app: App) -> None:
     def estimate(spec: dict) -> dict:  # type: ignore[type-arg]
         """Estimated memory of a spec before loading, in bytes: weights, KV cache, activations, total."""
         one = _specs(app, spec)[0]
-        found = estimate_of(one, app.facts.of(one.model), app.world.techniques, app.world.machine)
+        found = estimate_of(one, app.facts.of, app.world.techniques, app.world.machine)
         if found is None:
             raise gr.Error(f"The size of {one.model} is not known before it has been fetched.", print_exception=False)
         return {
