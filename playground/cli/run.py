@@ -69,7 +69,7 @@ def _run(args: argparse.Namespace) -> int:
         check_writable(target)
     preset, machine = wanted(args), probe()
     for spec in preset.specs:
-        if short := shortage(estimate_of(spec, peek(spec.model), techniques(), machine), machine, spec.device):
+        if short := shortage(estimate_of(spec, peek, techniques(), machine), machine, spec.device):
             print(f"playground: {spec.label or spec.model}: {short}", file=sys.stderr)
     store = open_store()
     if store.warning:

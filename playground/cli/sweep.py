@@ -127,7 +127,7 @@ def _warn(missing: Sequence[Cell]) -> None:
     """One line where runs will probably not fit into memory."""
     machine, known = probe(), functools.cache(peek)
     for cell in missing:
-        if short := shortage(estimate_of(cell.spec, known(cell.spec.model), techniques(), machine), machine, cell.spec.device):
+        if short := shortage(estimate_of(cell.spec, known, techniques(), machine), machine, cell.spec.device):
             print(f"playground: {cell.label}: {short} What does not fit is a result, and what is larger is skipped.", file=sys.stderr)
             return
 

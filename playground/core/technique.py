@@ -68,7 +68,8 @@ class Footprint:
     `unpack_kernels` more where its weights are unpacked. `layers_share`, `mlp_share`: what is left of the decoder's layers and of the
     intermediate channels of each, as `kept_layers` and `kept_width` count them. `away_share`: of the decoder's layers, those that are kept
     off the device and come to it for each pass, as `away_layers` counts them. `in_blocks`: linear layers keep the blocks of a GGUF file,
-    which are those of `linear_bits` where the model's facts do not name its own (GGUF_BITS).
+    which are those of `linear_bits` where the model's facts do not name its own (GGUF_BITS). `speculated`: a step checks proposed tokens,
+    and nobody knows before how many of them it will keep.
     """
 
     weight_bits: float = 32.0
@@ -96,6 +97,7 @@ class Footprint:
     mlp_share: float = 1.0
     away_share: float = 0.0
     in_blocks: bool = False
+    speculated: bool = False
 
     @property
     def bits_of_linear(self) -> float:
@@ -163,6 +165,14 @@ class Technique:
     def footprint(self, knobs: Knobs, footprint: Footprint) -> Footprint:
         """`footprint` as these values change it; called in `order`. A count of kernels names what was counted."""
         return footprint
+
+    def models(self, knobs: Knobs) -> tuple[str, ...]:
+        """Names of further models that are loaded beside the run's own: in its number format, not quantized, each with a KV cache."""
+        return ()
+
+    def adapters(self, knobs: Knobs) -> tuple[str | int, ...]:
+        """Names of the adapters that are computed beside the weights; a number is the rank of one on all linear layers."""
+        return ()
 
     def batches(self, knobs: Knobs, work: Workload, prompts: Sequence[tuple[int, ...]]) -> list[tuple[tuple[int, ...], Batch]] | None:
         """The batches of a pass, each with the numbers of its requests, where these values decide them; None where they do not."""

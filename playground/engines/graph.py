@@ -48,8 +48,7 @@ class GraphEngine(TransformersEngine):
 
     @classmethod
     def defaults(cls, device: str) -> Mapping[str, KnobValue]:
-        """What this engine is for: a fixed cache, and on a GPU its own attention and fused layers; int8 there without the search for
-        outliers, which cannot be captured."""
+        """A fixed cache, and on a GPU its own attention, fused layers, and int8 without the search for outliers, which stops a capture."""
         on_gpu: Mapping[str, KnobValue] = {"attention": "split_kv", "fusion": "compile", "int8_threshold": 0.0}
         return {"kv_cache": "static", **(on_gpu if device == "cuda" else {})}
 

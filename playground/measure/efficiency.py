@@ -73,6 +73,14 @@ def step_s(passes: Sequence[Pass], rows: int | None = None) -> float | Missing:
     return seconds / steps if steps and seconds > 0 else ONE_TOKEN
 
 
+def tokens_a_step(trace: Trace) -> float:
+    """Tokens that the mean decode step of the timed passes gives a row: one, or more where it checks proposed tokens."""
+    batches = _batches(trace.timed) if trace.counts.get("target_passes") else []
+    steps = sum(max(len(batch.ticks_ns) - 1, 0) for batch in batches)
+    given = sum(max(len(row.token_ids) - 1, 0) for batch in batches for row in batch.rows)  # the prompt's own pass gives one
+    return given / steps if steps else 1.0
+
+
 def _scheduled(passes: Sequence[Pass]) -> bool:
     return any(batch.scheduled for batch in _batches(passes))
 
@@ -149,7 +157,7 @@ def _kernels(trace: Trace, baseline: Trace | None) -> Found:
     profile = _profiled(trace)
     if isinstance(profile, Missing):
         return profile
-    return NO_KERNELS if profile.kernels is None else float(profile.kernels)
+    return NO_KERNELS if profile.kernels is None else profile.kernels / tokens_a_step(trace)
 
 
 METRICS = (
@@ -191,7 +199,7 @@ METRICS = (
         "Kernels a token",
         "kernels",
         "lower",
-        "kernels launched in one decode step, which makes one token of each row",
+        "kernels launched in one decode step / tokens that a step gives each row: one, or more where it checks proposed tokens",
         _kernels,
     ),
 )

@@ -126,6 +126,22 @@ def estimate(config: Mapping[str, Any], footprint: Footprint, prompt_tokens: int
     return Estimate(round(weights), round(kv), round(activations), round(weights) + round(kv) + round(activations), count.note)
 
 
+def together(first: Estimate, second: Estimate) -> Estimate:
+    """Of two models that run in turn: the weights and caches of both, and the larger one's activations."""
+    weights, kv = first.weights_bytes + second.weights_bytes, first.kv_cache_bytes + second.kv_cache_bytes
+    activations = max(first.activation_bytes, second.activation_bytes)
+    notes = " ".join(dict.fromkeys(filter(None, (first.note, second.note))))
+    return Estimate(weights, kv, activations, weights + kv + activations, notes)
+
+
+def lora_numbers(config: Mapping[str, Any], rank: int) -> int:
+    """Numbers of a LoRA adapter of that rank on all linear layers of the decoder: rank x (inputs + outputs) each."""
+    shape = shape_of(config)
+    q, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    sides = 2 * (shape.hidden + q) + 2 * (shape.hidden + kv) + 3 * (shape.hidden + shape.intermediate)
+    return shape.layers * rank * sides
+
+
 def reduced(config: Mapping[str, Any], footprint: Footprint) -> Mapping[str, Any]:
     """`config` of the model that is left where `footprint` says that layers or intermediate channels are taken away."""
     if footprint.layers_share == footprint.mlp_share == 1:

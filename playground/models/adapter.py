@@ -7,8 +7,10 @@ It reads headers and configuration, no weights. Example::
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
+from typing import Any
 
 from playground.core.problem import Problem
 from playground.models import hub
@@ -34,6 +36,27 @@ def resolve_adapter(name: str, progress: OnProgress) -> Path:
         raise Problem("model", f"There is no adapter {name!r}: give a PEFT folder, made:NAME or a hub id (org/name).")
     _check(name, folder)
     return folder
+
+
+def adapter_numbers(name: str) -> int | None:
+    """How many numbers an adapter has, by the header of its file; None where it is not on this machine or not whole. Asks no hub."""
+    from huggingface_hub import try_to_load_from_cache
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        path: Any = None
+        if name.startswith(PREFIX):
+            path = find_made(name) / WEIGHTS
+        elif found := existing(name):
+            path = (found if found.is_dir() else found.parent) / WEIGHTS
+        elif _HUB_ID.fullmatch(name):
+            path = try_to_load_from_cache(name, WEIGHTS)
+        if not isinstance(path, str | Path):
+            return None
+        with safe_open(path, framework="np") as file:
+            return sum(int(math.prod(file.get_slice(key).get_shape())) for key in file.keys())  # noqa: SIM118 (a file is no mapping)
+    except (Problem, OSError, SafetensorError):
+        return None
 
 
 def _check(name: str, folder: Path) -> None:

@@ -71,6 +71,8 @@ def _prediction(run: Measured) -> tuple[dict[str, dict[str, Any]], str]:
         return {}, "the model's config is not known"
     if batch is None:
         return {}, "no timed pass was completed"
+    if footprint.speculated:
+        return {}, efficiency.SPECULATED.reason
     size = max(row.prompt_tokens for row in batch.rows), len(batch.ticks_ns)
     predicted: Any
     reason = ""

@@ -28,14 +28,15 @@ DECIDES = {"launch": "the launches decide", "memory": "memory traffic decides", 
 
 @dataclass(frozen=True)
 class Seen:
-    """What a verdict rests on. `step`: the inter-token latency with its interval; `busy`: share of a step in which a kernel runs, None
-    without kernels or profile; `decode`, `prefill`: work of the mean step and prefill, None where the config does not tell; `reason`: what
-    a verdict lacks."""
+    """What a verdict rests on. `token`: the inter-token latency with its interval; `step_s`: of a mean step, which gives each row
+    `row_tokens` tokens: more than one where it checks proposed tokens; `busy`: share of a step in which a kernel runs, None without kernels
+    or profile; `kernels`: of a step; `decode`, `prefill`: work of the mean step and prefill, None where the config does not tell; `reason`:
+    what a verdict lacks."""
 
     name: str
     device: str
     rows: int
-    step: Value
+    token: Value
     step_s: float | None
     ttft_s: float | None
     prefill_tokens: int
@@ -45,7 +46,7 @@ class Seen:
     kernels: float | None
     ceilings: Ceilings | None
     reason: str
-    row_tokens: float = 1.0  # a step gives each row, where it checks proposed tokens
+    row_tokens: float = 1.0
 
 
 def seen(trace: Trace, values: Mapping[str, Value]) -> Seen:
@@ -58,17 +59,17 @@ def seen(trace: Trace, values: Mapping[str, Value]) -> Seen:
         name=trace.spec.label or "This run",
         device=device,
         rows=len(largest.rows) if largest else 0,
-        step=values["itl_s"],
+        token=values["itl_s"],
         step_s=None if isinstance(seconds, Missing) else seconds,
         ttft_s=values["ttft_s"].value,
         prefill_tokens=max(row.prompt_tokens for row in largest.rows) * len(largest.rows) if largest else 0,
         decode=None if isinstance(found, Missing) else found[0],
         prefill=None if isinstance(first, Missing) else first[0],
         busy=values["gpu_busy"].value,
-        kernels=values["kernels_per_token"].value,
+        kernels=trace.profile.kernels if trace.profile else None,
         ceilings=trace.ceilings,
         reason=SCHEDULED.reason if seconds is SCHEDULED else _lacks(trace, values, found),
-        row_tokens=values["tokens_per_pass"].value or 1.0 if "tokens_per_pass" in values else 1.0,
+        row_tokens=efficiency.tokens_a_step(trace),
     )
 
 
@@ -86,7 +87,7 @@ def verdict(run: Seen, baseline: Seen | None) -> dict[str, str]:
         no_step = run.reason if run.reason == SCHEDULED.reason else no_step
         return {"bottleneck": "unknown", "sentence": f"The bottleneck is not known: {no_step}.", "prefill": "unknown"}
     kind = bottleneck(run)
-    if kind == "unknown" and baseline and _computes_more(run, baseline) and trend(run.step, baseline.step) == "up":
+    if kind == "unknown" and baseline and _computes_more(run, baseline) and trend(run.token, baseline.token) == "up":
         kind = "compute"  # below every ceiling, but what was added is operations, and they took time
     first = prefill_bottleneck(run, kind)
     sentence = _sentence(run, baseline, kind)
@@ -163,9 +164,11 @@ def _sentence(run: Seen, baseline: Seen | None, kind: str) -> str:
     if baseline is None or baseline.step_s is None:
         so = f", so {_decides(run, kind)}" if kind in DECIDES else ""
         return f"{run.name}: {state}{so}"
-    went = trend(run.step, baseline.step)
+    went = trend(run.token, baseline.token)
     lead, gain = _lead(run, baseline)
     pair = f"a step takes {shown(run.step_s or 0, 's')} instead of {shown(baseline.step_s, 's')}"
+    if run.row_tokens != baseline.row_tokens:
+        pair += f", a token {shown(run.token.value or 0, 's')} instead of {shown(baseline.token.value or 0, 's')}"
     if formats := _formats(run, baseline, went):
         return f"{lead}, yet {pair}: {formats}"
     surprising = went != {1: "down", -1: "up", 0: "same"}[gain]
@@ -235,8 +238,10 @@ def _best_rate(work: Work, run: Seen) -> str:
 
 def _free(run: Seen, baseline: Seen, gain: int, kind: str) -> str:
     """What an unchanged step means; where the means are far apart, that this run cannot tell."""
-    if baseline.step_s and run.step_s and abs(run.step_s / baseline.step_s - 1) > CLOSE:
-        return f"{shown(run.step_s, 's')} against {shown(baseline.step_s, 's')} is {NO_DIFFERENCE}"
+    per_token = run.row_tokens != baseline.row_tokens
+    mine, other = (run.token.value, baseline.token.value) if per_token else (run.step_s, baseline.step_s)
+    if mine and other and abs(mine / other - 1) > CLOSE:
+        return f"{shown(mine, 's')} against {shown(other, 's')}{' a token' if per_token else ''} is {NO_DIFFERENCE}"
     if run.rows > baseline.rows:
         return "the other rows cost no time" + (", since the weights are read once for all" if kind == "memory" else "")
     return {1: "nothing is gained", -1: "the extra work costs nothing", 0: "nothing changes"}[gain]

@@ -3,13 +3,13 @@
 Example::
 
     machine = probe()
-    shortage(estimate_of(spec, peek(spec.model), techniques(), machine), machine, spec.device)   # "" where it fits
+    shortage(estimate_of(spec, peek, techniques(), machine), machine, spec.device)   # "" where it fits
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from playground.core.events import Ceilings
@@ -17,15 +17,18 @@ from playground.core.machine import Machine
 from playground.core.plan import Techniques, footprint_of
 from playground.core.problem import Problem
 from playground.core.spec import RunSpec
+from playground.core.technique import Footprint
 from playground.engines import engines
 from playground.measure.ceilings import device_key, known_ceilings
-from playground.measure.estimate import Estimate, estimate
+from playground.measure.estimate import Estimate, estimate, lora_numbers, together
 from playground.measure.roofline import Prediction, predict_run
+from playground.models.adapter import adapter_numbers
 from playground.models.model import ModelFacts
 from playground.models.resolve import peek
 from playground.results.numbers import shown
 from playground.techniques.precision import DTYPES
 
+FactsOf = Callable[[str], ModelFacts | None]  # of a model's name, None while nothing is known
 CHARACTERS_PER_TOKEN = 4
 TEMPLATE_TOKENS = 30
 
@@ -39,25 +42,50 @@ def guessed_prompt_tokens(spec: RunSpec) -> int:
     return longest // CHARACTERS_PER_TOKEN + 1 + (TEMPLATE_TOKENS if spec.workload.chat else 0)
 
 
-def estimate_of(spec: RunSpec, facts: ModelFacts | None, techniques: Techniques, machine: Machine) -> Estimate | None:
-    """The estimate of a complete spec; None where the model's sizes are not known."""
+def estimate_of(spec: RunSpec, facts_of: FactsOf, techniques: Techniques, machine: Machine) -> Estimate | None:
+    """The estimate of a complete spec, with what is loaded beside the model as far as that is known; None where the model's sizes are
+    not."""
+    facts = facts_of(spec.model)
     if facts is None or not facts.config:
         return None
     try:
         footprint = footprint_of(spec, techniques, engines().get(spec.engine), machine.resolve(spec.device))
-        return estimate(facts.config, footprint, guessed_prompt_tokens(spec), spec.workload.max_new_tokens)
+        found = estimate(facts.config, footprint, *_tokens(spec))
+        for technique in techniques.values():
+            for name in technique.models(spec.knobs):
+                found = together(found, _beside(name, facts_of(name), footprint, spec))
+            for adapter in technique.adapters(spec.knobs):
+                size = round(_adapter_numbers(adapter, facts.config) * footprint.weight_bits / 8)
+                found = together(found, Estimate(size, 0, 0, size))
+        return found
     except Problem:
         return None
 
 
+def _beside(name: str, facts: ModelFacts | None, footprint: Footprint, spec: RunSpec) -> Estimate:
+    """Of a second model; nothing but a note where its sizes are not known."""
+    if facts is None or not facts.config:
+        return Estimate(0, 0, 0, 0, f"{name} is not counted: its size is not known before it is fetched.")
+    bits = footprint.weight_bits
+    return estimate(facts.config, Footprint(weight_bits=bits, kv_bits=bits, rows=footprint.rows), *_tokens(spec))
+
+
+def _adapter_numbers(adapter: str | int, config: Mapping[str, Any]) -> int:
+    return lora_numbers(config, adapter) if isinstance(adapter, int) else adapter_numbers(adapter) or 0
+
+
+def _tokens(spec: RunSpec) -> tuple[int, int]:
+    return guessed_prompt_tokens(spec), spec.workload.max_new_tokens
+
+
 def prediction_of(spec: RunSpec, facts: ModelFacts | None, techniques: Techniques, ceilings: Ceilings | None) -> Prediction | None:
     """Step time, TTFT, tokens a second and memory of a complete spec; None where the model's sizes or the device's ceilings are not
-    known. `ceilings`: of the device and of the number format in which the spec computes."""
+    known, or how many tokens a step will give. `ceilings`: of the device and of the number format in which the spec computes."""
     if facts is None or not facts.config or ceilings is None:
         return None
     try:
         footprint = footprint_of(spec, techniques, engines().get(spec.engine), ceilings.device)
-        return predict_run(facts.config, footprint, ceilings, guessed_prompt_tokens(spec), spec.workload.max_new_tokens)
+        return None if footprint.speculated else predict_run(facts.config, footprint, ceilings, *_tokens(spec))
     except Problem:
         return None
 

@@ -104,8 +104,13 @@ class Adapters(Technique):
 
     def footprint(self, knobs: Knobs, footprint: Footprint) -> Footprint:
         """The kernels of an adapter on all linear layers, 4 a layer; one on some of them has fewer. Its bytes, some percent at most, are
-        not counted: they are known once its files are read."""
+        not counted here: they are in its files."""
         return replace(footprint, linear_kernels=footprint.linear_kernels + KERNELS * _beside(knobs))
+
+    def adapters(self, knobs: Knobs) -> tuple[str | int, ...]:
+        """All of them, unless they are merged."""
+        names = names_of(knobs) if _beside(knobs) else []
+        return tuple(_rank(name) if name.startswith(RANDOM) else name for name in names)
 
     def for_transformers(self, knobs: Knobs, setup: TransformersSetup) -> None:
         """Finds the files now, and changes the layers once the model is there. Raises Problem("user") for a merge into a checkpoint that

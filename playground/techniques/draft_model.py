@@ -45,6 +45,10 @@ class DraftModel(Technique):
         more: dict[str, Effect] = {"weights_bytes": "up"}
         return more if knobs["draft_model"] else flipped(more)
 
+    def models(self, knobs: Knobs) -> tuple[str, ...]:
+        """The draft."""
+        return (str(knobs["draft_model"]),) if knobs["draft_model"] else ()
+
     def for_transformers(self, knobs: Knobs, setup: TransformersSetup) -> None:
         """Its name for the engine."""
         setup.draft = str(knobs["draft_model"])

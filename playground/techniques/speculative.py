@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from playground.core.knobs import Choice, Range
 from playground.core.problem import Problem
-from playground.core.technique import Effect, Explanation, Finding, Knobs, Technique, flipped
+from playground.core.technique import Effect, Explanation, Finding, Footprint, Knobs, Technique, flipped
 from playground.techniques.setup import TransformersSetup
 from playground.techniques.speculation import Speculation
 
@@ -101,6 +102,10 @@ class Speculative(Technique):
             return flipped(fewer) if kind == "off" else fewer
         asked: dict[str, Effect] = {"draft_time_share": "up"}
         return asked if kind == "draft" else flipped(asked)
+
+    def footprint(self, knobs: Knobs, footprint: Footprint) -> Footprint:
+        """A step is a cycle of proposals and a check."""
+        return replace(footprint, speculated=knobs["speculative"] != "off")
 
     def for_transformers(self, knobs: Knobs, setup: TransformersSetup) -> None:
         """The loop in place of the engine's own. Raises Problem("user") where a draft is wanted and none is named."""

@@ -97,7 +97,7 @@ def _estimate(app: App) -> Callable[..., Any]:
         """
         with _spoken():
             one = _specs(app, spec)[0]
-            found = estimate_of(one, app.facts.of(one.model), app.world.techniques, app.world.machine)
+            found = estimate_of(one, app.facts.of, app.world.techniques, app.world.machine)
             if found is None:
                 raise Problem("user", f"The size of {one.model} is not known before it has been fetched.")
         return Sizes(

@@ -56,7 +56,7 @@ def estimate_html(
     specs: Sequence[RunSpec], names: Sequence[str], facts_of: Callable[[str], ModelFacts | None], techniques: Techniques, machine: Machine
 ) -> str:
     """A bar for each variant."""
-    estimates = [estimate_of(spec, facts_of(spec.model), techniques, machine) for spec in specs]
+    estimates = [estimate_of(spec, facts_of, techniques, machine) for spec in specs]
     if not any(estimates):
         why = ESTIMATE_RECORDED if specs[0].engine == ReplayEngine.name else ESTIMATE_UNKNOWN
         return f'<div class="estimate"><p class="quiet">Memory: {why}</p></div>'

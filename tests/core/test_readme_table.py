@@ -46,7 +46,6 @@ def test_an_engine_has_a_technique_or_not_or_all_but_what_it_refuses() -> None:
     assert found["Fusion"][2:4] == ["no", "yes"]
     assert found["Weight-only quantization"][3] == "yes, but not fp8 on cpu"
     assert found["Quantization"][3] == "yes", "what an engine has by default makes int8 possible"
-    assert "threshold" in found["Quantization"][3].lower()
 
 
 def test_an_effect_is_a_ratio_to_the_baseline_with_machine_and_date() -> None:

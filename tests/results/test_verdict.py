@@ -20,6 +20,19 @@ def test_int8_is_slower_because_its_launches_decide():
     )
 
 
+def test_steps_that_check_proposed_tokens_are_told_by_the_step_and_by_the_token():
+    lookup = run("lookup", step_ms=20, a_step=4, kernels=800, kernel_ms=1.0, speculative="prompt_lookup")
+    found = document(lookup, BF16)
+    assert found["verdict"]["sentence"] == (
+        "lookup makes 4 tokens of a row a step instead of 1, and 800 kernels a step keep the GPU busy for only 5.0 % of the 20 ms that it "
+        "takes, so the launches decide and a step takes 20 ms instead of 9.73 ms, a token 5 ms instead of 9.73 ms."
+    )
+    assert found["metrics"]["kernels_per_token"]["value"] == 200
+    assert found["metrics"]["itl_s"]["value"] == pytest.approx(0.005)
+    assert all("checks several proposed tokens" in found["metrics"][name]["reason"] for name in ("mbu", "mfu"))
+    assert (found["prediction"], found["prediction_reason"][:28]) == ({}, "a step checks several propos")
+
+
 def test_fewer_bytes_at_the_same_time_gain_nothing():
     found = verdict(run("nf4", step_ms=9.75, quantization="nf4", kernels=740, kernel_ms=0.9), BF16)
     assert found["bottleneck"] == "launch"

@@ -1,6 +1,6 @@
 """Events of whole runs with given times, as a worker would send them."""
 
-from playground.core.events import BatchEnd, BatchStart, Ceilings, Done, Loaded, Memory, Profile, Tick
+from playground.core.events import BatchEnd, BatchStart, Ceilings, Counts, Done, Loaded, Memory, Profile, Tick
 from playground.core.spec import RunSpec, Workload
 from playground.results.result import result
 
@@ -27,17 +27,22 @@ def cpu(dtype, matmul_flops):
 
 
 def run(label="", *, step_ms, ttft_ms=None, config=LLAMA_1B, ceilings=H200, device="cuda", prompt=46, new=16, kernels=None, kernel_ms=None,
-        memory=None, score=None, wobble=WOBBLE, **knobs):  # fmt: skip
-    """Spec and events of three passes; a profile where `kernels` are given."""
+        memory=None, score=None, wobble=WOBBLE, a_step=1, **knobs):  # fmt: skip
+    """Spec and events of three passes; a profile where `kernels` are given; `a_step`: tokens of a row in each step after the first."""
     spec = RunSpec(knobs=knobs, label=label, workload=Workload(max_new_tokens=new))
     rows = int(knobs.get("batch_size", 1))
     events = [Loaded(0, 1.0, {"config": config, "device": device})]
     for index, factor in enumerate(wobble):
         start, first = index * 1e12, (ttft_ms or step_ms) * factor * MS
         events.append(BatchStart(int(start), "timed", index, tuple(range(rows)), (prompt,) * rows))
-        events += [Tick(int(start + first + count * step_ms * factor * MS), ((7,),) * rows) for count in range(new)]
+        events += [
+            Tick(int(start + first + count * step_ms * factor * MS), ((7,) * (a_step if count else 1),) * rows) for count in range(new)
+        ]
         events.append(BatchEnd(int(start + 9e11)))
-    events += [Memory(0, "timed", memory or {})]
+    events += [
+        Memory(0, "timed", memory or {}),
+        *([Counts(0, {"target_passes": 3 * new, "speculated_tokens": 3 * (1 + (new - 1) * a_step)})] if a_step > 1 else []),
+    ]
     events += [event for event in (score, ceilings) if event]
     if kernels:
         events.append(Profile(0, device, kernel_ms / 1000, kernels, {"MLP": kernel_ms / 1000}, rows, prompt + new // 2))

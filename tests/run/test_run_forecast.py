@@ -36,7 +36,7 @@ def test_speed_and_memory_are_predicted_before_the_run():
     assert found.decode_bound == "memory"
     assert found.step_s == pytest.approx(2.4716e-3, rel=0.01)
     assert found.output_tokens_per_s == pytest.approx(32 / (found.ttft_s + 31 * found.step_s))
-    estimated = estimate_of(spec(), FACTS, techniques(), CPU)
+    estimated = estimate_of(spec(), lambda name: FACTS, techniques(), CPU)
     assert (found.weights_bytes, found.kv_cache_bytes) == (estimated.weights_bytes, estimated.kv_cache_bytes)
 
 
@@ -51,6 +51,30 @@ def test_nothing_is_predicted_of_an_unknown_model_or_device():
     assert prediction_of(spec(), ModelFacts("odd", "hub", {"hidden_size": 8}), techniques(), CEILINGS) is None
 
 
+SMALL = ModelFacts("small", "hub", {**FACTS.config, "num_hidden_layers": 4})
+
+
+def test_a_draft_counts_with_its_weights_and_cache_and_nobody_predicts_what_it_gains():
+    one = spec(speculative="draft", draft_model="small")
+    plain, small = (estimate_of(spec(), lambda name, facts=facts: facts, techniques(), CPU) for facts in (FACTS, SMALL))
+    found = estimate_of(one, {"small": SMALL, one.model: FACTS}.get, techniques(), CPU)
+    assert found.weights_bytes == plain.weights_bytes + small.weights_bytes
+    assert found.kv_cache_bytes == plain.kv_cache_bytes * 20 / 16  # layers
+    assert found.total_bytes == found.weights_bytes + found.kv_cache_bytes + plain.activation_bytes
+    unknown = estimate_of(one, {one.model: FACTS}.get, techniques(), CPU)
+    assert (unknown.total_bytes, "small is not counted" in unknown.note) == (plain.total_bytes, True)
+    assert prediction_of(one, FACTS, techniques(), CEILINGS) is None
+
+
+def test_an_adapter_beside_the_model_counts_and_a_merged_one_does_not():
+    plain, merged, beside = (
+        estimate_of(spec(**knobs), lambda name: FACTS, techniques(), CPU).weights_bytes
+        for knobs in ({}, {"adapter": "random:8"}, {"adapter": "random:8, nowhere", "adapter_mode": "unmerged"})
+    )
+    # 16 layers of rank 8: queries and output 2 x (2048 + 2048), keys and values 2 x (2048 + 512), MLP 3 x (2048 + 8192); 2 bytes each
+    assert (merged, beside) == (plain, plain + 16 * 8 * (8192 + 5120 + 30720) * 2)
+
+
 def test_the_engine_has_its_say_on_the_device_that_is_meant(monkeypatch):
     class Packed(Engine):
         @classmethod
@@ -60,8 +84,8 @@ def test_the_engine_has_its_say_on_the_device_that_is_meant(monkeypatch):
     monkeypatch.setitem(engines(), "packed", Packed)
     one, plain = spec().replace(engine="packed"), prediction_of(spec(), FACTS, techniques(), CEILINGS)
     assert prediction_of(one, FACTS, techniques(), CEILINGS).kv_cache_bytes == plain.kv_cache_bytes / 2
-    assert estimate_of(one, FACTS, techniques(), CPU).kv_cache_bytes == plain.kv_cache_bytes
-    assert estimate_of(one, FACTS, techniques(), replace(CPU, device="cuda")).kv_cache_bytes == plain.kv_cache_bytes / 2
+    assert estimate_of(one, lambda name: FACTS, techniques(), CPU).kv_cache_bytes == plain.kv_cache_bytes
+    assert estimate_of(one, lambda name: FACTS, techniques(), replace(CPU, device="cuda")).kv_cache_bytes == plain.kv_cache_bytes / 2
 
 
 def test_runs_that_have_not_begun_are_foreseen_where_device_and_model_are_known():

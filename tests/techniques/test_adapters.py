@@ -17,6 +17,7 @@ from playground.core.problem import Problem
 from playground.core.spec import RunSpec
 from playground.engines import engine_class
 from playground.measure.machine import probe
+from playground.models.adapter import adapter_numbers
 from playground.techniques import techniques
 from playground.techniques.setup import TransformersSetup
 
@@ -111,6 +112,8 @@ def test_evidence_and_bytes_count_the_adapters_own_numbers(write: Write) -> None
     base, engine = loaded(), loaded(adapter=str(write()), adapter_mode="unmerged")
     own = 2 * (RANK * (64 + 64) + RANK * (64 + 32))  # two layers: A and B of the queries, A and B of the values
     assert engine.memory()["weights_bytes"] - base.memory()["weights_bytes"] == own * 4
+    folder = str(engine.plan.spec.knobs["adapter"])
+    assert [adapter_numbers(name) for name in (folder, "nowhere", "made:nobody")] == [own, None, None], "known before it is loaded"
     finding = proof(engine)
     assert finding.ok
     assert "LoRA rank 4 on 4 of 14 linear layers, 1,792 numbers (1.1 %), unmerged" in finding.text
