@@ -135,21 +135,21 @@ def _row(row: Row, place: int, results: Sequence[Result]) -> str:
     name, unit = row["metric"], row["unit"]
     tip = " · ".join(part for part in (row["formula"], f"in {unit}" if unit else "", DIRECTIONS[row["direction"]]) if part)
     metrics = [_metric(result, name) for result in results]
-    head = f'<span class="formula" title="{escape(tip)}">{escape(row["title"])}</span>'
+    head = f'<th scope="row" title="{escape(tip)}"><span class="formula">{escape(row["title"])}</span>'
     floors = [_floor(result, name, unit) for result in results]
     missing = [value["value"] is None for value in row["values"]]
     reasons = {str(value["reason"]) for value in row["values"]}
     where = f'data-place="{place}" data-title="{escape(row["title"].lower())}"'
     if not any(floors) and all(missing) and len(reasons) == 1:
         why = f'<td colspan="{len(results)}" class="none">not available: {escape(reasons.pop())}</td>'
-        return f'<tr class="absent" {where}><th scope="row">{head}</th>{why}</tr>'
+        return f'<tr class="absent" {where}>{head}</th>{why}</tr>'
     order = escape(f"Order the variants by {row['title']}")
     sort = f'<button type="button" data-columns title="{order}" aria-label="{order}">⇄</button>'
     cells = "".join(
         _cell(metric, metrics[0] if index else None, unit, floors[index], row["best"] == index, index)
         for index, metric in enumerate(metrics)
     )
-    return f'<tr {where} data-direction="{row["direction"]}"><th scope="row">{head} {sort}</th>{cells}</tr>'
+    return f'<tr {where} data-direction="{row["direction"]}">{head} {sort}</th>{cells}</tr>'
 
 
 def _floor(result: Result, name: str, unit: str) -> str:

@@ -102,6 +102,15 @@ def test_it_is_light_or_dark_as_the_reader_wishes_and_fits_a_phone(opened: Any) 
     light = page.evaluate(ink)
     assert page.evaluate(colour) == "rgb(246, 245, 242)"
     page.emulate_media(color_scheme="dark")
-    page.wait_for_function(f"{colour} === 'rgb(18, 18, 17)' && {ink} !== '{light}'")
+    until(page, f"{colour} === 'rgb(18, 18, 17)' && {ink} !== '{light}'")
     page.set_viewport_size({"width": 390, "height": 800})
-    page.wait_for_function("document.documentElement.scrollWidth <= 390")
+    until(page, "document.documentElement.scrollWidth <= 390")
+
+
+def until(page: Page, expression: str) -> None:
+    """Playwright's own wait_for_function is code that the report's content security policy lets nobody run."""
+    for _ in range(100):
+        if page.evaluate(expression):
+            return
+        page.wait_for_timeout(100)
+    raise AssertionError(expression)
