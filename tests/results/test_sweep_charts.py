@@ -131,7 +131,7 @@ def test_memory_is_drawn_against_the_tokens_that_a_row_had_in_the_end() -> None:
 def test_slowdown_is_the_latency_without_a_cache_over_that_of_the_line_with_all_else_alike() -> None:
     base = RunSpec("shape:tiny", workload=Workload(("p",)))
     specs = [
-        base.replace(label=name, knobs=knobs) for name, knobs in (("bf16", {"precision": "bf16"}), ("on", {}), ("off", {"kv_cache": "off"}))
+        base.replace(label=name, knobs=knobs) for name, knobs in (("fp32", {"precision": "fp32"}), ("on", {}), ("off", {"kv_cache": "off"}))
     ]
     found = {(1, 8): document(e2e_s=1.0), (1, 64): document(e2e_s=4.0), (2, 8): document(e2e_s=1.5), (2, 64): document(e2e_s=20.0)}
     plan, stored = swept(found, *specs, axis="max_new_tokens", values=(8, 64))
