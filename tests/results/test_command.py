@@ -5,7 +5,8 @@ import shlex
 
 import pytest
 
-from playground.cli import parser, wanted
+from playground.cli import parser
+from playground.cli.run import wanted
 from playground.core.knobs import Choice, Range, Toggle
 from playground.core.plan import SPEC_FIELDS, knob_index, plan_for, vary
 from playground.core.problem import Problem
