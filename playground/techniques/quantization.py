@@ -230,7 +230,7 @@ def _packed_kind(layer: Any) -> str:
 
 def _scheme(layer: Any) -> str:
     """How compressed-tensors says that a layer came, be it unpacked since or not, e.g. "pack-quantized, 4 bits, groups of 128"."""
-    scheme = getattr(layer, "quantization_scheme", None)
+    scheme: Any = getattr(layer, "quantization_scheme", None)
     weights, inputs = getattr(scheme, "weights", None), getattr(scheme, "input_activations", None)
     if weights is None:
         return ""
