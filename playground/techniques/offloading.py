@@ -15,6 +15,7 @@ from playground.core.machine import Machine
 from playground.core.places import home
 from playground.core.problem import Problem
 from playground.core.technique import Effect, Explanation, Finding, Footprint, Knobs, Technique, away_layers
+from playground.techniques.quantization import refuse_quantized
 from playground.techniques.setup import TransformersSetup
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -123,6 +124,7 @@ class Offloading(Technique):
         kind, share, device = str(knobs["offload"]), float(knobs["offload_share"]), setup.device
         if kind == "none":
             return
+        refuse_quantized(setup.config, f"offload {kind}")
         if device != "cpu":
             setup.load["held_on"] = "cpu"
         setup.changes.append(lambda model: _offloaded(model, kind, share, device))

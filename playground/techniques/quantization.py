@@ -197,7 +197,8 @@ def comes_quantized(config: Mapping[str, Any]) -> str:
 def refuse_quantized(config: Mapping[str, Any], what: str) -> None:
     """Raises Problem("user") for a checkpoint whose weights are packed already; `what`: that which needs plain ones."""
     if method := comes_quantized(config):
-        raise Problem("user", f"This model comes quantized ({method}), and {what} needs plain weights. Set it to none: it loads as it is.")
+        way_out = "Leave that out: the model loads as it is."
+        raise Problem("user", f"This model comes quantized ({method}), and {what} needs plain weights. {way_out}")
 
 
 def _as_it_came(method: str, model: Any) -> Finding:
