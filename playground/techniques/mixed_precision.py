@@ -16,6 +16,7 @@ from playground.core.knobs import Choice
 from playground.core.machine import Machine
 from playground.core.technique import Effect, Explanation, Finding, Footprint, Knobs, Technique, flipped
 from playground.techniques.precision import DTYPES
+from playground.techniques.quantization import refuse_quantized
 from playground.techniques.setup import TransformersSetup
 
 PACKERS = ("quantization", "weight_only", "torchao")  # knobs that leave no fp32 weights to cast
@@ -107,6 +108,7 @@ class MixedPrecision(Technique):
         """torch.autocast around every forward pass."""
         if knobs["autocast"] == "off":
             return
+        refuse_quantized(setup.config, f"autocast {knobs['autocast']}")
         import torch
 
         device, dtype = setup.device, getattr(torch, DTYPES[str(knobs["autocast"])])

@@ -197,7 +197,8 @@ def comes_quantized(config: Mapping[str, Any]) -> str:
 def refuse_quantized(config: Mapping[str, Any], what: str) -> None:
     """Raises Problem("user") for a checkpoint whose weights are packed already; `what`: that which needs plain ones."""
     if method := comes_quantized(config):
-        raise Problem("user", f"This model comes quantized ({method}), and {what} needs plain weights. Set it to none: it loads as it is.")
+        way_out = "Leave that out: the model loads as it is."
+        raise Problem("user", f"This model comes quantized ({method}), and {what} needs plain weights. {way_out}")
 
 
 def _as_it_came(method: str, model: Any) -> Finding:
@@ -230,7 +231,7 @@ def _packed_kind(layer: Any) -> str:
 
 def _scheme(layer: Any) -> str:
     """How compressed-tensors says that a layer came, be it unpacked since or not, e.g. "pack-quantized, 4 bits, groups of 128"."""
-    scheme = getattr(layer, "quantization_scheme", None)
+    scheme: Any = getattr(layer, "quantization_scheme", None)
     weights, inputs = getattr(scheme, "weights", None), getattr(scheme, "input_activations", None)
     if weights is None:
         return ""

@@ -140,8 +140,10 @@ def test_a_method_that_has_no_cpu_kernels_is_refused_with_the_reason(plain: Any,
 
 def test_what_needs_plain_weights_is_refused_before_anything_is_loaded(plain: Any, tmp_path: Path) -> None:
     folder = saved(plain, tmp_path, {"quant_method": "gptq", "bits": 4, "group_size": 64})
-    with pytest.raises(Problem, match=r"comes quantized \(gptq\), and quantization nf4 needs plain weights"):
-        load(folder, quantization="nf4")
+    for knobs in ({"quantization": "nf4"}, {"offload": "disk"}):
+        name, value = next(iter(knobs.items()))
+        with pytest.raises(Problem, match=rf"comes quantized \(gptq\), and {name} {value} needs plain weights\. Leave that out"):
+            load(folder, **knobs)
     if importlib.util.find_spec("peft"):
         with pytest.raises(Problem, match=r"comes quantized \(gptq\), and a merged adapter needs plain weights. Set adapter_mode"):
             load(folder, adapter="random:4", adapter_mode="merged")
