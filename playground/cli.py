@@ -82,7 +82,7 @@ def _run_flags(run: argparse.ArgumentParser) -> None:
     knobs = ", ".join(knob_index(techniques()))
     names = ", ".join([*(path.stem for path in sorted((PRESETS / "experiments").glob("*.toml"))), *recordings()])
     run.add_argument("spec", nargs="?", metavar="SPEC", help=f"a .toml or .json file, or a preset: {names}")
-    run.add_argument("--model", help="catalogue name, hub id, folder, .gguf file or shape:NAME")
+    run.add_argument("--model", help="catalogue name, hub id, folder, .gguf file, shape:NAME or made:NAME")
     run.add_argument("--engine", help=f"one of {', '.join(engines())}; default: the device's, or {RunSpec.engine} if a variant names one")
     run.add_argument("--device", help="auto, cpu or cuda")
     run.add_argument("--set", action="append", default=[], metavar="KNOB=VALUE", help=f"a knob of the baseline; knobs: {knobs}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 TITLE = "Inference Playground"
 TAGLINE = "Change how a language model runs. See what it costs, and why."
 PROMPTS_INFO = "One prompt a line. ⏎ stands for a line break inside a prompt."
-MODEL_INFO = "Pick one, or type a hub id, a folder, a .gguf file or shape:NAME."
+MODEL_INFO = "Pick one, or type a hub id, a folder, a .gguf file, shape:NAME or made:NAME."
 IGNORE_EOS_INFO = "Go on after the model's end-of-text token, so that all variants generate the same number of tokens."
 TOP_K_INFO = "Draw from this many of the most likely tokens; 0: all."
 TOP_P_INFO = "And of these from the fewest with this share of the probability; 1: all."
