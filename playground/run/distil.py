@@ -62,7 +62,8 @@ def _flags(parser: argparse.ArgumentParser) -> None:
 
 def _told(event: Made) -> str:
     use = f"Use it with --model {event.name}, or as a draft of its teacher: --set speculative=draft --set draft_model={event.name}"
-    return f"{table(event.facts)}\nSpeed and memory: python -m playground run --variant model={event.name}\n{use}"
+    measure = f"python -m playground run --model {event.facts['teacher']} --variant model={event.name}"
+    return f"{table(event.facts)}\nSpeed and memory: {measure}\n{use}"
 
 
 def _run(args: argparse.Namespace) -> int:
