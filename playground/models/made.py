@@ -73,8 +73,9 @@ def forget(name: str) -> None:
     shutil.rmtree(gone, ignore_errors=True)
 
 
-def find_made(name: str, kind: str = "") -> Path:
-    """The folder of "made:NAME": from this machine, else from the product. `kind`: what it must be ("adapter", "model"), or "" for any.
+def find_made(name: str, kind: str = "", how: str = "") -> Path:
+    """The folder of "made:NAME": from this machine, else from the product. `kind`: what it must be ("adapter", "model"), or "" for any;
+    `how`: a sentence on how it is made, for who names what is not there.
 
     Raises Problem("user") with the nearest name of that kind, for a thing of another kind, and for one whose provenance cannot be read."""
     plain = name.removeprefix(PREFIX)
@@ -84,7 +85,7 @@ def find_made(name: str, kind: str = "") -> Path:
             if kind and found != kind:
                 raise Problem("user", f"{PREFIX}{plain} is of the kind {found}, and here one of the kind {kind} is needed.")
             return root / plain
-    raise Problem("user", did_you_mean("Nothing was made under the name", plain, made(kind)))
+    raise Problem("user", f"{did_you_mean('Nothing was made under the name', plain, made(kind))} {how}".rstrip())
 
 
 def provenance(folder: Path) -> dict[str, Any]:

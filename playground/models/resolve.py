@@ -77,12 +77,8 @@ def require_made(name: str) -> None:
 
 
 def _made_folder(name: str) -> Path:
-    try:
-        return find_made(name, "model")
-    except Problem as problem:
-        plain = name.removeprefix(PREFIX)
-        how = f"A model is made with `python -m playground distil --name {plain}`, or on the page's tab Make."
-        raise Problem(problem.kind, f"{problem.message} {how}") from None
+    how = f"A model is made with `python -m playground distil --name {name.removeprefix(PREFIX)}`, or on the page's tab Make."
+    return find_made(name, "model", how)
 
 
 def _resolve_made(name: str) -> ResolvedModel:

@@ -58,7 +58,7 @@ class DistilJob(TrainingJob):
         within("temperature", self.temperature, 0.1, 20)
         if self.student == self.model:
             raise Problem("user", f"{self.model} has nothing to learn from itself: name another student, or let it be a pruned copy.")
-        if not self.student and not (0 < self.keep_layers < 1 or (self.keep_layers >= 1 and self.keep_layers == int(self.keep_layers))):
+        if not self.student and not (0 < self.keep_layers < 1 or (self.keep_layers >= 1 and float(self.keep_layers).is_integer())):
             raise Problem("user", f"The layers to keep must be a whole number, or a share between 0 and 1, got {self.keep_layers:g}.")
 
 
@@ -103,6 +103,7 @@ def make(job: Mapping[str, Any], emit: Emit, check: Check) -> None:
     pace = Pace(wanted.steps, wanted.learning_rate, wanted.seed)
     losses = train(pair.student, partial(distance, pair.teacher, pair.student, pair.dtype, wanted.temperature), material, pace, emit, check)
     trained_s = time.perf_counter() - begun
+    pair.student.to(getattr(torch, pair.stored))  # what is measured is what is kept
     compared["after"] = _figures(pair, pair.student, material, emit, check, "of the distilled model")
     facts = {
         "kind": "model",
@@ -241,11 +242,9 @@ def _origin(pair: _Pair) -> dict[str, Any]:
 
 def _keep(name: str, facts: Mapping[str, Any], pair: _Pair, tokenizer: Tokenizer, emit: Emit, check: Check) -> None:
     """Write the student as a model folder, whole or not at all."""
-    import torch
-
     tell(emit, "save", name)
     with making(name, facts) as folder:
-        pair.student.to(getattr(torch, pair.stored)).save_pretrained(str(folder))
+        pair.student.save_pretrained(str(folder))
         tokenizer.save(folder)
         check()
     emit(Made(time.perf_counter_ns(), f"{PREFIX}{name}", facts))

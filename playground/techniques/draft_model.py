@@ -22,7 +22,7 @@ class DraftModel(Technique):
         Text(
             "draft_model",
             "Draft model",
-            "A smaller model with the same tokens: a name of the catalogue, a hub id, a folder or a .gguf file, as for the model itself.",
+            "A smaller model with the same tokens: a name of the catalogue, a hub id, a folder, a .gguf file, or made:NAME.",
         ),
     )
     explain = Explanation(

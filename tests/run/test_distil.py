@@ -147,6 +147,7 @@ def test_a_model_of_the_catalogue_can_be_the_student_of_another(home: Path) -> N
     [
         ({"steps": 0}, "steps must be between 1"),
         ({"keep_layers": 0}, "whole number, or a share between 0 and 1, got 0"),
+        ({"keep_layers": math.inf}, "whole number, or a share between 0 and 1, got inf"),
         ({"keep_layers": 1.5}, "whole number, or a share between 0 and 1, got 1.5"),
         ({"keep_layers": 2}, "shape:tiny has 2 layers, so a pruned copy keeps 1 to 1 of them, got 2"),
         ({"keep_layers": 0.1}, "keeps 1 to 1 of them, got 0"),
