@@ -200,6 +200,8 @@ def test_experiments_of_an_older_file_are_found_by_the_same_filters(three: Any, 
         for column in ("label", "note", "pinned", "deleted_at", "techniques"):
             raw.execute(f"ALTER TABLE experiments DROP COLUMN {column}")
         raw.execute("ALTER TABLE runs DROP COLUMN device")
+        for table in ("sweep_cells", "sweeps"):
+            raw.execute(f"DROP TABLE {table}")
         raw.execute(f"PRAGMA user_version = {MIGRATIONS.index(notes_and_filters)}")
     again = open_store(path)
     assert again.warning == ""
