@@ -24,6 +24,7 @@ from playground.ui.events import FORM
 from playground.ui.fields import NOWHERE, Form, form_of, updates
 from playground.ui.handlers import App
 from playground.ui.results import Board, Shown, build_board, status_html
+from playground.ui.share import share_html
 from playground.ui.text import escape
 from playground.ui.variants import START_COUNT, build_variants, explanations_html
 from playground.ui.wiring import Sheet, kept_note, wire
@@ -82,9 +83,9 @@ class Opener:
 
         def filled(*values: Any) -> list[Any]:
             now, props = form_of(specs_of(*values), app.world)
-            return [gr.Tabs(selected=NAME), handlers.estimate(app, now), *updates(outputs, props)]
+            return [gr.Tabs(selected=NAME), handlers.estimate(app, now), share_html(now, app.world), *updates(outputs, props)]
 
-        trigger(filled, list(inputs), [self.tabs, self.page.form.setup.estimate, *outputs.values()], **FORM)
+        trigger(filled, list(inputs), [self.tabs, self.page.form.setup.estimate, self.page.share, *outputs.values()], **FORM)
 
 
 def build_compare(app: App, blocks: gr.Blocks, tabs: gr.Tabs) -> Opener:

@@ -66,10 +66,15 @@ def knob_props(knob: Knob, state: ControlState) -> dict[str, Any]:
     return props
 
 
+def model_choices(entries: Sequence[Entry]) -> list[tuple[str, str]]:
+    """(title, name) of each model."""
+    return [(entry.title, entry.name) for entry in entries]
+
+
 def model_control(entries: Sequence[Entry], elem_id: str, visible: bool = True) -> gr.Dropdown:
     """Models of the catalogue; anything else can be typed."""
     return gr.Dropdown(
-        [(entry.title, entry.name) for entry in entries],
+        model_choices(entries),
         value=Draft().model,
         label="Model",
         info=strings.MODEL_INFO,

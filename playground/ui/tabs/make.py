@@ -18,7 +18,7 @@ from playground.models.made import forget, made_here
 from playground.run.recipes import Recipe, recipes
 from playground.ui import strings
 from playground.ui.compare import Opener
-from playground.ui.controls import device_control, knob_control, model_control
+from playground.ui.controls import device_control, knob_control, model_choices, model_control
 from playground.ui.events import FORM, WATCH
 from playground.ui.handlers import App, message_html
 from playground.ui.make_handlers import Wanted, compared, facts_of, recipe_for, recipe_of, submit, watch
@@ -99,7 +99,8 @@ def build(app: App, blocks: gr.Blocks, place: gr.Tab, opener: Opener) -> list[gr
             stop = gr.Button("Stop", elem_id="make-stop", scale=0, min_width=90)
     job = gr.BrowserState("", storage_key="inference-playground-making", secret="inference-playground", render=False)
     _wire_form(fields)
-    _wire_job(app, blocks, fields, shown, message, (make, stop), job, shelf)
+    models = [opener.page.form.setup.fields["model"], *(column.settings["model"] for column in opener.page.form.columns[1:]), fields.model]
+    _wire_job(app, blocks, fields, shown, message, (make, stop), job, shelf, models)
     _wire_shelf(app, place, opener, shown, shelf, job)
     return [job]
 
@@ -152,9 +153,9 @@ def _wire_form(fields: Fields) -> None:
 
 def _wire_job(
     app: App, blocks: gr.Blocks, fields: Fields, shown: Shown, message: gr.HTML, buttons: tuple[gr.Button, gr.Button], job: gr.BrowserState,
-    shelf: Shelf,
+    shelf: Shelf, models: Sequence[gr.components.Component],
 ) -> None:  # fmt: skip
-    """Make, Stop, the watch that shows the job, and finding it again after a reload."""
+    """Make, Stop, the watch that shows the job, and finding it again after a reload; what was made can then be chosen in `models`."""
 
     def submitted(before: str, *values: Any) -> list[Any]:
         try:
@@ -179,7 +180,12 @@ def _wire_job(
     make, stop = buttons
     steps: dict[str, Any] = {"fn": watched, "inputs": job, "outputs": shown.outputs(), **WATCH}
     started = make.click(submitted, [job, *fields.inputs()], [message, job], **FORM)
-    started.then(**steps).then(_listed, None, shelf.chosen, **FORM)
+
+    def offered() -> list[Any]:
+        choices = model_choices(catalogue())
+        return [_listed(), *(gr.update(choices=choices) for _ in models)]
+
+    started.then(**steps).then(offered, None, [shelf.chosen, *models], **FORM)
     stop.click(stopped, job, message, **FORM)
     blocks.load(**steps)
 
