@@ -131,7 +131,9 @@ def made_html(facts: Mapping[str, Any], recipe: Recipe) -> str:
         str(part) for part in (when and f"{when} UTC", machine.get("gpu") or machine.get("cpu"), facts.get("dtype")) if part
     )
     took = f"{duration(float(facts['seconds']))} in all" if "seconds" in facts else ""
-    source = " · ".join(filter(None, (f"{recipe.title} of {facts.get('base', {}).get('model', 'a model')}", took, made_on)))
+    source = " · ".join(
+        filter(None, (f"{recipe.title} of {facts.get('model') or facts.get('base', {}).get('model', 'a model')}", took, made_on))
+    )
     table = _table_html(recipe.table(facts), name)
     use = recipe.use.format(name=name)
     return (
