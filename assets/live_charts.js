@@ -94,7 +94,6 @@ function themed(figure, look) {
       uirevision: "keep",
       paper_bgcolor: "rgba(0,0,0,0)",
       plot_bgcolor: "rgba(0,0,0,0)",
-      modebar: { bgcolor: "rgba(0,0,0,0)", color: look.quiet, activecolor: look.ink },
       dragmode: coarse ? false : "zoom",
       font: { family: look.family, size: 12, color: look.quiet },
       hoverlabel: { bgcolor: look.card, bordercolor: look.grid, font: { family: look.family, color: look.ink } },
@@ -146,8 +145,9 @@ function drawPanel(grid, panel, look) {
   if (title.textContent !== panel.title) title.textContent = panel.title;
   const plot = part(card, ":scope > .plot", "div", "plot");
   const png = part(card, ":scope > .png", "button", "png");
-  Object.assign(png, { type: "button", textContent: "PNG", hidden: !panel.figure, onclick: () => savePng(plot, panel, look) });
-  png.setAttribute("aria-label", `Save ${panel.title} as a PNG picture`);
+  if (!png.textContent) Object.assign(png, { type: "button", textContent: "PNG", ariaLabel: `Save ${panel.title} as a PNG picture` });
+  png.hidden = !panel.figure;
+  png.onclick = () => savePng(plot, panel, look);
   plot.style.height = `${panel.height || 200}px`;
   drawKey(card, panel.key || []);
   drawNote(card, panel.note);

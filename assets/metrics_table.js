@@ -64,6 +64,11 @@ function download(section, kind) {
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 }
 
+// A class, since a :has() in the style sheet makes every change of the page's charts dear.
+element.addEventListener("change", (event) => {
+  if (event.target.matches(".metrics .show-absent")) event.target.closest(".metrics").classList.toggle("whole", event.target.checked);
+});
+
 element.addEventListener("click", (event) => {
   const button = event.target.closest(".metrics button");
   if (!button) return;

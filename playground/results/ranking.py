@@ -1,8 +1,8 @@
 """Which of two values of a metric is better, as far as the runs can tell; and which of several is best.
 
 Pure. Where both have 95 % intervals, these must separate. Times and rates that were measured once tell nothing, nor does where two texts
-part. What has neither, such as bytes or a divergence, counts where it is 2 % apart (as in `trend`) and farther than the noise floor of a
-quality metric, or where it is equal. Example::
+part. What has neither, such as bytes or a divergence, counts where it is 2 % apart (as in `trend`; 10 % for what is read of a whole
+process or device) and farther than the noise floor of a quality metric, or where it is equal. Example::
 
     compare("itl_s", {"value": 1.0, "ci95": [0.9, 1.1]}, {"value": 1.2, "ci95": [1.15, 1.25]})   # "better"
 """
@@ -17,12 +17,15 @@ from playground.measure.metrics import METRICS
 from playground.measure.stats import separated
 from playground.measure.values import Value
 from playground.results.expectations import AGAINST_ITSELF
-from playground.results.trend import TIMES, TOLERANCE
+from playground.results.trend import CLOSE, TIMES, TOLERANCE
 
 Metric = Mapping[str, Any]
 Order = Literal["better", "worse", "equal", "open"]
 RATE = "/s"
-BY_CHANCE = ("matching_tokens",)  # one near tie between two tokens decides where two texts part
+# One near tie between two tokens decides where two texts part, and differences of two readings of memory are mostly noise.
+BY_CHANCE = ("matching_tokens", "rss_growth_bytes", "slack_bytes", "context_bytes")
+# Read once from a whole process or device, which differ by some percent between equal runs.
+SAMPLED = ("peak_rss_bytes", "process_bytes", "device_used_bytes", "avg_power_w", "j_per_token")
 
 
 def number(metric: Metric) -> float | None:
@@ -59,7 +62,7 @@ def _tells(name: str, one: Metric, other: Metric, apart: float, largest: float, 
     if unit in TIMES or unit.endswith(RATE) or name in BY_CHANCE:
         return False
     noise = abs(floor - AGAINST_ITSELF.get(name, 0.0)) if floor is not None else 0.0
-    return apart == 0 or apart > max(noise, TOLERANCE * largest)
+    return apart == 0 or apart > max(noise, (CLOSE if name in SAMPLED else TOLERANCE) * largest)
 
 
 def _exact(metric: Metric) -> bool:

@@ -75,6 +75,10 @@ def test_it_draws_sorts_and_saves_without_a_network(opened: Any, report: Path, t
     expect(titles.first).to_have_text("Load time")  # 13 times the baseline's: nothing is farther from it
     heads.filter(has_text="D: fp4").get_by_role("button").click()
     expect(titles.first).to_have_text(first)
+    absent = table.get_by_text("not available: the run took no profile of a step").first
+    expect(absent).to_be_hidden()
+    page.get_by_role("checkbox").check()
+    expect(absent).to_be_visible()
     row = table.locator("tbody tr").filter(has=page.get_by_text("Same top token", exact=True))
     row.hover()
     row.get_by_role("button").click()

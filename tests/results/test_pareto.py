@@ -133,6 +133,8 @@ def test_ranks_need_separate_intervals_and_times_that_were_measured_once_have_no
     assert compare("ttft_s", metric("ttft_s", 0.1), metric("ttft_s", 0.9)) == "open"
     sizes = [metric("peak_allocated_bytes", value) for value in (100, 101, 50)]
     assert [compare("peak_allocated_bytes", sizes[0], other) for other in sizes] == ["equal", "open", "worse"]
+    rss = [compare("peak_rss_bytes", {"value": 100}, {"value": value}) for value in (105, 120)]
+    assert rss == ["open", "better"]  # equal runs differ by some percent
     assert compare("matching_tokens", {"value": 1}, {"value": 0}) == "open"
     assert best("ttft_s", [near, fast, slow]) is None
     assert best("ttft_s", [slow, fast]) == 1
