@@ -86,6 +86,8 @@ def _run(args: argparse.Namespace) -> int:
                 tell(preset.specs[index].label or f"variant {index + 1}", event)
     finally:
         runner.close()
+    if running.experiment_id and not args.quiet:
+        print(f"Kept as {running.experiment_id}: python -m playground report {running.experiment_id}", file=sys.stderr)
     return _deliver(args, preset, running.results, running.events)
 
 
