@@ -15,18 +15,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from playground.core.events import Event
-from playground.core.problem import Problem
 from playground.measure.metrics import METRICS
 from playground.presets import judged
-from playground.results.compare import Compared, Picked, side_by_side
+from playground.results.compare import Compared, picked, side_by_side
 from playground.results.metrics_table import csv_text, json_text, metric_rows
 from playground.results.numbers import Scale, digits, scale_for
 from playground.results.pareto import USUAL_LIMITS, Axes, metric_of, tradeable
 from playground.results.pareto_chart import pareto_charts
 from playground.results.ranking import number
 from playground.results.report import About
-from playground.results.store import StoredRun
 from playground.run.reporting import report_of
 from playground.ui.handlers import App
 
@@ -47,23 +44,9 @@ def gather(app: App, picks: Sequence[str]) -> Gathered:
     """The runs "EXPERIMENT:INDEX" in the order in which they were chosen; raises Problem("user") for fewer than two or more than eight, and
     for one that is gone or has no result."""
     stored = {name: app.store.load(name) for name in dict.fromkeys(pick.rpartition(":")[0] for pick in picks)}
-    runs = []
-    for pick in picks:
-        name, _, index = pick.rpartition(":")
-        experiment = stored[name]
-        run = experiment.runs[int(index)]
-        if run.result is None:
-            raise Problem("user", f"{run.spec.label or run.spec.model} of “{experiment.title}” has no result to compare.")
-        runs.append(Picked(run.spec, _events(run), experiment.title, experiment.runs[0].spec, run.result))
+    runs = [picked(stored[pick.rpartition(":")[0]], int(pick.rpartition(":")[2])) for pick in picks]
     titles = list(dict.fromkeys(run.experiment for run in runs))
     return Gathered(side_by_side(runs), titles[0] if len(titles) == 1 else f"{len(runs)} runs of {len(titles)} experiments")
-
-
-def _events(run: StoredRun) -> Sequence[Event] | None:
-    try:
-        return run.events
-    except Problem:
-        return None
 
 
 def measured(found: Gathered, names: Sequence[str]) -> list[str]:
