@@ -155,7 +155,7 @@ def sweep(path: Path) -> SweepPreset:
         raise Problem(problem.kind, f"{path.name}: {problem.message}", problem.detail) from None
 
 
-def sweep_from(given: object, name: str = "Sweep") -> SweepPreset:
+def sweep_from(given: object, name: str = "") -> SweepPreset:
     """One sweep from what its file holds, or from what `SweepSpec.to_dict` gave; what holds no axes is an experiment, and not checked as a
     sweep. Beside `preset`, the name of one of `sweepable`, stands what to take in place of that one's. What names no protocol is measured
     quickly, without quality and profile.
@@ -167,8 +167,9 @@ def sweep_from(given: object, name: str = "Sweep") -> SweepPreset:
     data = _on_preset(copy.deepcopy(dict(given)))
     axes, title, about = axes_from(data.pop("axes", {})), str(data.pop("title", name)), str(data.pop("about", "")).strip()
     data.pop("claim", None)
-    named, several = "variant" in data or "baseline" in data, data.get("variants")
-    for table in several if isinstance(several, list) else [data.setdefault("baseline", {}) if named else data]:
+    named = "variant" in data or "baseline" in data
+    whole = data.get("variants") if "variants" in data else [data.setdefault("baseline", {}) if named else data]
+    for table in whole if isinstance(whole, list) else ():
         if isinstance(table, dict):
             table.setdefault("protocol", asdict(PROTOCOL))
     plan = SweepSpec(tuple(specs_from(data)), axes, title, about)

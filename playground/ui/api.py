@@ -1,6 +1,7 @@
 """The stable names for `gradio_client` and MCP: `/run`, `/sweep`, `/estimate`, `/history`. They use the same jobs and store as the page.
 
-Docstrings and types are what clients and agents read of them: Gradio takes the text up to "Args:", and of each argument one line. Example::
+Docstrings and types are what clients and agents read of them: Gradio takes the text up to "Args:", then of each
+argument and of what is returned one line. Example::
 
     client = Client("http://localhost:7860")
     client.predict({"model": "shape:tiny", "knobs": {"precision": "fp32"}}, api_name="/run")["metrics"]["itl_s"]
@@ -9,6 +10,7 @@ Docstrings and types are what clients and agents read of them: Gradio takes the 
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -53,6 +55,13 @@ def add_api(app: App) -> None:
     _offer(_history(app), "form", 8, technique=technique_type(world.techniques), status=one_of("", *STATUSES))
 
 
+def answer_agents_in_json(blocks: gr.Blocks) -> None:
+    """Give agents JSON, from the launch on: Gradio gives them Python's own text of an answer, with None and single quotes."""
+    if server := blocks.mcp_server_obj:
+        text = server.types.TextContent
+        server.postprocess_output_data = lambda data, _: [text(type="text", text=json.dumps(value, ensure_ascii=False)) for value in data]
+
+
 def _offer(fn: Callable[..., Any], group: str, limit: int, **types: Any) -> None:
     """One endpoint under its function's name. `types`: of parameters, where only the registries know them."""
     fn.__annotations__ = {**get_type_hints(fn), **types}  # real types: Gradio does not read the text of a return annotation
@@ -68,14 +77,14 @@ def _run(app: App) -> Callable[..., Any]:
         Several: {"baseline": {...as above...}, "variant": [{"precision": "bf16"}, {"kv_cache": "off"}]}, where each entry of "variant" has
         only what differs (knobs, model, engine, device, label); or {"variants": [{...}, {...}]} with whole variants, the first being the
         baseline. Models: smollm2-135m-instruct (default), a hub id, a local folder, a .gguf file, or shape:NAME, an architecture with
-        random weights. What a machine or engine cannot do is refused with the reason before anything starts. Knobs and defaults: KNOBS.
+        random weights. What a machine or engine cannot do is refused with the reason before anything starts. A result has the status, the
+        error, the evidence that each setting took effect, metrics with intervals, the outputs, and a verdict. Knobs and defaults: KNOBS.
 
         Args:
             experiment: One variant, or "baseline" with "variant", or "variants". Whatever is left out has its default.
 
         Returns:
-            For one variant its result: status, error, evidence that each setting took effect, metrics with intervals, outputs, verdict;
-            for several {"results": [result, ...], "claims": [what is said of these changes, and whether the run supports it, ...]}.
+            For one variant its result, for several {"results": [...], "claims": [what is said of such changes, and whether it holds]}.
         """
         with _spoken():
             specs = _specs(app, experiment)
@@ -108,8 +117,7 @@ def _sweep(app: App) -> Callable[..., Any]:
             wait: Whether to answer when the sweep is over (or was stopped on the page), and not at once. Not used with "id".
 
         Returns:
-            The sweep's id, status, axes, cells (each a run with its point on the axes and its status), what the curves say, and of each
-            cell its result as from `run`, null while it has none.
+            The sweep: id, status, axes, cells, facts (what the curves say), and results: of each cell one as from `run`, or null.
         """
         with _spoken():
             name, fresh = _named(app, plan)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 from playground.core.plan import SPEC_FIELDS, knob_index
 from playground.core.problem import Problem
@@ -27,8 +28,8 @@ from playground.ui.text import escape
 
 
 def plan_of(app: App, specs: Sequence[RunSpec], title: str, pairs: Sequence[tuple[str, str]]) -> SweepSpec:
-    """A checked plan: these variants, and axes from (name, values as text), where an empty name is no axis. Raises Problem where nothing of
-    it can run here."""
+    """A checked plan: these variants, and axes from (name, values as text), where an empty name is no axis; without a title it gets one.
+    Raises Problem where nothing of it can run here."""
     named = [(name, values) for name, values in pairs if name]
     for name, values in named:
         if not values.strip():
@@ -39,8 +40,10 @@ def plan_of(app: App, specs: Sequence[RunSpec], title: str, pairs: Sequence[tupl
 
 
 def checked(app: App, plan: SweepSpec) -> SweepSpec:
-    """The same with typed values; raises Problem where it is no sweep, or nothing of it can run here."""
+    """The same with typed values, and a title; raises Problem where it is no sweep, or nothing of it can run here."""
     plan = plan.checked(app.world.techniques)
+    varied = " and ".join(axis_title(axis.name, app.world.techniques) for axis in plan.axes)
+    plan = replace(plan, title=plan.title or f"{varied} · {plan.specs[0].model}")
     require_runnable([cell.spec for cell in cells(plan, app.world.techniques, app.world.defaults)], app.world.machine)
     return plan
 
