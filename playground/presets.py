@@ -183,6 +183,8 @@ def _on_preset(data: dict[str, Any]) -> dict[str, Any]:
     if name not in known:
         raise Problem("user", did_you_mean("There is no sweep or experiment", name, known))
     base = _read(known[name])
+    if "axes" in base and "axes" in data:
+        base.pop("title", None)  # it speaks of the axes that are not taken
     return {**base, **{part: value if part == "axes" else _merged(base.get(part), value) for part, value in data.items()}}
 
 
