@@ -1,7 +1,7 @@
 """Serve the page: `python app.py` opens http://localhost:7860.
 
 Flags: --host, --port, --share; GRADIO_SERVER_NAME, GRADIO_SERVER_PORT and GRADIO_SHARE give their defaults. On a Hugging Face Space the
-page listens on every address. Where the package mcp is installed, agents find the same API at /gradio_api/mcp. Nothing here imports
+page listens on every address. Agents find the same API at /gradio_api/mcp/, as long as the package mcp is installed. Nothing here imports
 torch: models run in worker processes.
 """
 
@@ -37,6 +37,7 @@ def main() -> None:
     from playground.results.store import open_store
     from playground.run.experiment import clear_leftovers
     from playground.run.jobs import Jobs
+    from playground.ui.api import answer_agents_in_json
     from playground.ui.frames import SlowFrames
     from playground.ui.page import build_page, calm_queue
     from playground.ui.theme import look
@@ -53,6 +54,7 @@ def main() -> None:
             server_name=options.host, server_port=options.port, share=options.share, quiet=True, prevent_thread_lock=True, ssr_mode=False,
             mcp_server=find_spec("mcp") is not None, app_kwargs={"middleware": [Middleware(SlowFrames)]}, **look(),
         )  # fmt: skip
+        answer_agents_in_json(page)
         print(f"Inference Playground is ready: {url}", flush=True)
         page.block_thread()
     finally:

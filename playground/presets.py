@@ -25,6 +25,7 @@ A sweep's file is an experiment's with a table of axes, the first of which is dr
 
 from __future__ import annotations
 
+import copy
 import json
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -136,24 +137,61 @@ def experiment(path: Path) -> ExperimentPreset:
         raise Problem(problem.kind, f"{path.name}: {problem.message}", problem.detail) from None
 
 
-def sweep(path: Path) -> SweepPreset:
-    """One sweep from a TOML or JSON file, or what `SweepSpec.to_dict` gave; an experiment's file is one without axes.
-    What names no protocol is measured quickly, without quality and profile.
+def sweepable() -> dict[str, Path]:
+    """The presets that a sweep can be made of, by name: the sweeps, then the experiments, of which a sweep may have the name too."""
+    found: dict[str, Path] = {}
+    for folder in ("sweeps", "experiments"):
+        for path in sorted((PRESETS / folder).glob("*.toml")):
+            found.setdefault(path.stem, path)
+    return found
 
-    Raises Problem("user") that names the file for anything that is unknown or out of range.
-    """
+
+def sweep(path: Path) -> SweepPreset:
+    """One sweep from a TOML or JSON file; see `sweep_from`. Raises Problem("user") that names the file."""
     data = _read(path)
     try:
-        axes, title, about = axes_from(data.pop("axes", {})), str(data.pop("title", path.stem)), str(data.pop("about", "")).strip()
-        data.pop("claim", None)
-        named = "variant" in data or "baseline" in data
-        for table in data.get("variants") or [data.setdefault("baseline", {}) if named else data]:
-            if isinstance(table, dict):
-                table.setdefault("protocol", asdict(PROTOCOL))
-        plan = SweepSpec(tuple(specs_from(data)), axes, title, about)
-        return SweepPreset(path.stem, plan.checked(techniques()) if axes else plan, _names_engine(data))
+        return sweep_from(data, path.stem)
     except Problem as problem:
         raise Problem(problem.kind, f"{path.name}: {problem.message}", problem.detail) from None
+
+
+def sweep_from(given: object, name: str = "") -> SweepPreset:
+    """One sweep from what its file holds, or from what `SweepSpec.to_dict` gave; what holds no axes is an experiment, and not checked as a
+    sweep. Beside `preset`, the name of one of `sweepable`, stands what to take in place of that one's. What names no protocol is measured
+    quickly, without quality and profile.
+
+    Raises Problem("user") for anything that is unknown or out of range.
+    """
+    if not isinstance(given, Mapping):
+        raise Problem("user", f"the sweep must be a table of names and values, got {given!r}.")
+    data = _on_preset(copy.deepcopy(dict(given)))
+    axes, title, about = axes_from(data.pop("axes", {})), str(data.pop("title", name)), str(data.pop("about", "")).strip()
+    data.pop("claim", None)
+    named = "variant" in data or "baseline" in data
+    whole = data.get("variants") if "variants" in data else [data.setdefault("baseline", {}) if named else data]
+    for table in whole if isinstance(whole, list) else ():
+        if isinstance(table, dict):
+            table.setdefault("protocol", asdict(PROTOCOL))
+    plan = SweepSpec(tuple(specs_from(data)), axes, title, about)
+    return SweepPreset(name, plan.checked(techniques()) if axes else plan, _names_engine(data))
+
+
+def _on_preset(data: dict[str, Any]) -> dict[str, Any]:
+    if "preset" not in data:
+        return data
+    name, known = str(data.pop("preset")), sweepable()
+    if name not in known:
+        raise Problem("user", did_you_mean("There is no sweep or experiment", name, known))
+    base = _read(known[name])
+    if "axes" in base and "axes" in data:
+        base.pop("title", None)  # it speaks of the axes that are not taken
+    return {**base, **{part: value if part == "axes" else _merged(base.get(part), value) for part, value in data.items()}}
+
+
+def _merged(base: object, given: object) -> object:
+    if isinstance(base, Mapping) and isinstance(given, Mapping):
+        return {**base, **{name: _merged(base.get(name), value) for name, value in given.items()}}
+    return given
 
 
 def specs_from(data: object) -> list[RunSpec]:

@@ -14,7 +14,9 @@ import argparse
 import importlib
 import pkgutil
 import sys
+import textwrap
 from collections.abc import Sequence
+from shutil import get_terminal_size
 
 from playground import __version__
 from playground.core.problem import Problem
@@ -44,6 +46,19 @@ def parser() -> argparse.ArgumentParser:
     for info in pkgutil.iter_modules(__path__):
         module = importlib.import_module(f"{__name__}.{info.name}")
         if hasattr(module, "register"):
+            known = set(commands.choices)
             module.register(commands)
+            for name in commands.choices.keys() - known:
+                _explain(commands.choices[name], module.__doc__ or "")
     commands.metavar = " | ".join(commands.choices)
     return root
+
+
+def _explain(command: argparse.ArgumentParser, text: str) -> None:
+    """Its --help begins with what its module says after "The command ...:", if it has no text of its own, and ends with the examples."""
+    about, _, examples = text.replace("Examples::", "Example::").partition("Example::")
+    said = command.description or " ".join(about.partition(": ")[2].split())
+    command.formatter_class = argparse.RawDescriptionHelpFormatter  # the examples keep their lines
+    command.description = textwrap.fill(said[:1].upper() + said[1:], min(get_terminal_size().columns, 100) - 2)
+    if examples:
+        command.epilog = "examples:\n" + textwrap.indent(textwrap.dedent(examples.strip("\n")), "  ")

@@ -30,27 +30,30 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     knobs = ", ".join(knob_index(techniques()))
     command.add_argument("--model", help="catalogue name, hub id, folder, .gguf file or shape:NAME")
     command.add_argument(
-        "--engine", help=f"one of {', '.join(engines())}; default: the device's, or {RunSpec.engine} if a variant names one"
+        "--engine", help=f"one of {', '.join(engines())}; default: the device's own, if it can run all of this, else {RunSpec.engine}"
     )
     command.add_argument("--device", help="auto, cpu or cuda")
-    command.add_argument("--set", action="append", default=[], metavar="KNOB=VALUE", help=f"a knob of the baseline; knobs: {knobs}")
+    command.add_argument(
+        "--set", action="append", default=[], metavar="KNOB=VALUE",
+        help=f"a knob of the baseline; a wrong value is answered with the right ones; knobs: {knobs}",
+    )  # fmt: skip
     command.add_argument(
         "--variant", action="append", default=[], metavar="KNOB=VALUE[,...]",
         help="add a variant that differs in these knobs, or in model, engine or device",
     )  # fmt: skip
-    command.add_argument("--prompt", action="append", metavar="TEXT", help="a prompt; give it again for more")
-    command.add_argument("--prompt-tokens", type=int, metavar="N", help="prompts of exactly N tokens, from the product's own text")
-    command.add_argument("--max-new-tokens", type=int, metavar="N")
-    command.add_argument("--temperature", type=float, metavar="T", help="0 is greedy")
+    command.add_argument("--prompt", action="append", metavar="TEXT", help="a prompt; give the flag again for another")
+    command.add_argument("--prompt-tokens", type=int, metavar="N", help="a prompt of exactly N tokens, made of the product's own text")
+    command.add_argument("--max-new-tokens", type=int, metavar="N", help=f"tokens to generate a row (default: {Workload.max_new_tokens})")
+    command.add_argument("--temperature", type=float, metavar="T", help="of drawing tokens; 0, the default, is greedy")
     command.add_argument("--top-k", type=int, metavar="K", help="draw from the K most likely tokens; 0 for all")
     command.add_argument(
         "--top-p", type=float, metavar="P", help="draw from the fewest tokens with this share of the probability; 1 for all"
     )
-    command.add_argument("--seed", type=int, metavar="N", help="of the draws")
-    command.add_argument("--stop-at-eos", action="store_true", help="end a row at the end-of-text token")
+    command.add_argument("--seed", type=int, metavar="N", help="makes the draws repeatable (default: 0)")
+    command.add_argument("--stop-at-eos", action="store_true", help="end a row at the end-of-text token, and not always at N tokens")
     command.add_argument("--no-chat", action="store_true", help="do not apply the model's chat template")
-    command.add_argument("--warmups", type=int, metavar="N")
-    command.add_argument("--repeats", type=int, metavar="N")
+    command.add_argument("--warmups", type=int, metavar="N", help="passes that warm up and do not count")
+    command.add_argument("--repeats", type=int, metavar="N", help="timed passes, from which the intervals come")
     command.add_argument(
         "--protocol", choices=tuple(PROTOCOLS), help="quick (1 warm-up, 3 repeats), standard (2, 5), careful (3, 10 in two rounds)"
     )

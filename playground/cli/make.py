@@ -1,9 +1,11 @@
-"""The commands that make something, such as `python -m playground adapt`: one for each recipe (see `run.recipes`).
+"""The commands that make a model or an adapter, such as `python -m playground adapt`: one for each recipe (see `run.recipes`).
 
 Progress goes to stderr, the table to stdout. Example::
 
     python -m playground adapt --text notes.txt --name notes --steps 30 --rank 8
     python -m playground run --set adapter=made:notes --prompt "Dear diary,"
+    python -m playground distil --name pocket --steps 100
+    python -m playground run --model made:pocket
 """
 
 from __future__ import annotations
@@ -32,13 +34,13 @@ STEPS_A_LINE = 5
 def register(commands: Any) -> None:
     """All commands and their flags; `commands`: what argparse's add_subparsers gave."""
     for recipe in recipes().values():
-        command = commands.add_parser(recipe.name, help=recipe.about)
+        command = commands.add_parser(recipe.name, help=recipe.about, description=recipe.about)
         command.add_argument("--name", required=True, help="what to call it: it becomes made:NAME")
         command.add_argument("--text", type=Path, default=recipe.text, metavar="FILE", help="what to learn from; default: a text of ours")
         command.add_argument("--model", default=DEFAULT_MODEL, help=f"{recipe.model_label}: a catalogue name, hub id or folder")
         for knob in recipe.knobs:
             command.add_argument(f"--{knob.name.replace('_', '-')}", default=str(knob.default), help=_help(knob))
-        command.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+        command.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="where to train (default: auto)")
         command.add_argument("--json", metavar="OUT", help="write how it was made as JSON to this file, - for stdout")
         command.set_defaults(command=_make, recipe=recipe)
 
@@ -54,7 +56,8 @@ def table_text(table: Table) -> str:
 
 def _help(knob: Knob) -> str:
     one_of = f" One of {', '.join(knob.options)}." if isinstance(knob, Choice) else ""
-    return f"{knob.help}{one_of} Default: {knob.default}".replace("%", "%%")
+    default = f" Default: {knob.default}" if knob.default != "" else ""
+    return f"{knob.help}{one_of}{default}".replace("%", "%%")
 
 
 def _make(args: argparse.Namespace) -> int:

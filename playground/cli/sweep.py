@@ -23,27 +23,26 @@ from typing import Any
 from playground.cli.flags import add_flags, assignments, on_usual_engine, overridden, with_variants
 from playground.cli.output import check_writable, write_json
 from playground.core.events import Event, Progress
-from playground.core.places import PRESETS
-from playground.core.plan import engine_defaults, plan_for
+from playground.core.plan import engine_defaults
 from playground.core.problem import Problem, did_you_mean
 from playground.core.spec import RunSpec
 from playground.core.sweep import PROTOCOL, Cell, SweepSpec, axes_from, cells
-from playground.engines import engine_class, engines
+from playground.engines import engines
 from playground.measure.machine import probe
 from playground.models.resolve import peek
-from playground.presets import SweepPreset, sweep
+from playground.presets import SweepPreset, sweep, sweepable
 from playground.results.numbers import duration
 from playground.results.store import open_store
+from playground.results.sweep_document import sweep_document
 from playground.results.sweep_facts import facts
 from playground.results.sweep_table import sweep_table
 from playground.results.sweeps import StoredSweep
 from playground.run.forecast import estimate_of, shortage
 from playground.run.progress import tell
 from playground.run.runner import Runner
-from playground.run.sweep import Sweep, create
+from playground.run.sweep import Sweep, create, require_runnable
 from playground.techniques import techniques
 
-FOLDERS = ("sweeps", "experiments")
 WITH_RESUME = ("command", "resume", "json", "quiet", "measure_again")
 UNSET: tuple[object, ...] = (None, False, [])
 
@@ -51,7 +50,7 @@ UNSET: tuple[object, ...] = (None, False, [])
 def register(commands: Any) -> None:
     """The command and its flags; `commands`: what argparse's add_subparsers gave."""
     command = commands.add_parser("sweep", help="run one or two settings over a grid, such as batch sizes or prompt lengths")
-    names = ", ".join(_presets())
+    names = ", ".join(sweepable())
     command.add_argument("spec", nargs="?", metavar="SPEC", help=f"a .toml or .json file, or a preset: {names}")
     command.add_argument(
         "--axis", action="append", default=[], metavar="NAME=V,V,...",
@@ -82,21 +81,8 @@ def wanted(args: argparse.Namespace) -> SweepSpec:
     names = {axis.name for axis in plan.axes}.union(*changes)
     if not (preset.names_engine or args.engine is not None or "engine" in names):
         specs = on_usual_engine(specs, derived, machine)
-    _check([*derived(specs)])
+    require_runnable(derived(specs), machine)
     return planned(specs)
-
-
-def _check(specs: Sequence[RunSpec]) -> None:
-    """Raises the first reason where none of these can run here; one that cannot among others that can is a result."""
-    reasons: list[Problem] = []
-    for spec in specs:
-        engine = engine_class(spec.engine)
-        try:
-            plan_for(spec, techniques(), engine, probe())
-        except Problem as problem:
-            reasons.append(problem)
-    if len(reasons) == len(specs):
-        raise reasons[0]
 
 
 def _sweep(args: argparse.Namespace) -> int:
@@ -152,26 +138,15 @@ def _deliver(args: argparse.Namespace, running: Sweep) -> int:
     status = 0 if running.status == "done" else 1
     try:
         if args.json:
-            write_json(
-                args.json, {**stored.to_dict(), "facts": [vars(fact) for fact in found], "results": [item.result for item in stored.cells]}
-            )
+            write_json(args.json, sweep_document(stored))
     except OSError as error:
         print(f"playground: {args.json} could not be written: {error.strerror or error}.", file=sys.stderr)
         return 2
     return status
 
 
-def _presets() -> dict[str, Path]:
-    """Files that can be named: the sweeps, then experiments, of which a sweep may have the name too."""
-    found: dict[str, Path] = {}
-    for folder in FOLDERS:
-        for path in sorted((PRESETS / folder).glob("*.toml")):
-            found.setdefault(path.stem, path)
-    return found
-
-
 def _preset(name: str) -> SweepPreset:
-    path = _presets().get(name, Path(name))
+    path = sweepable().get(name, Path(name))
     if len(path.parts) == 1 and not path.suffix:
-        raise Problem("user", did_you_mean("There is no file, sweep or experiment", name, _presets()))
+        raise Problem("user", did_you_mean("There is no file, sweep or experiment", name, sweepable()))
     return sweep(path)

@@ -1,4 +1,4 @@
-"""The command `python -m playground techniques`: what each does, where it pays and what was measured, as a Markdown table."""
+"""The command `python -m playground techniques`: what each technique does, where it pays and what was measured, as a Markdown table."""
 
 from __future__ import annotations
 

@@ -21,11 +21,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from playground.core.events import Event, Failed, Progress, Warned
+from playground.core.machine import Machine
 from playground.core.places import home
-from playground.core.plan import engine_defaults
+from playground.core.plan import engine_defaults, plan_for
 from playground.core.problem import Problem
+from playground.core.spec import RunSpec
 from playground.core.sweep import SweepSpec, cells, larger
-from playground.engines import engines
+from playground.engines import engine_class, engines
 from playground.measure.machine import probe
 from playground.results.store import Store
 from playground.results.sweeps import StoredCell, StoredSweep, Sweeps
@@ -36,6 +38,18 @@ from playground.techniques import techniques
 def create(store: Store, plan: SweepSpec) -> str:
     """Store a checked plan with its cells; returns the sweep's id. Raises Problem("user") where it cannot be stored."""
     return Sweeps(store).create(plan, cells(plan, techniques(), engine_defaults(engines(), probe())))
+
+
+def require_runnable(specs: Sequence[RunSpec], machine: Machine) -> None:
+    """Raises the first reason where none of these can run here; one that cannot among others that can is a result."""
+    reasons: list[Problem] = []
+    for spec in specs:
+        try:
+            plan_for(spec, techniques(), engine_class(spec.engine), machine)
+        except Problem as problem:
+            reasons.append(problem)
+    if reasons and len(reasons) == len(specs):
+        raise reasons[0]
 
 
 def forget(store: Store, sweep: str) -> None:

@@ -97,6 +97,10 @@ class SweepQueue:
             return stored.status
         return "waiting" if found.job.status == "waiting" else "pausing" if found.pause.is_set() else "running"
 
+    def goes_on(self, sweep: str) -> bool:
+        """Whether it waits or runs."""
+        return self._of(sweep) is not None
+
     def ahead(self, sweep: str) -> int:
         """Jobs that come before it."""
         found = self._of(sweep)

@@ -1,6 +1,7 @@
-"""The stable names for `gradio_client` and MCP: `/run`, `/estimate`, `/history`. They use the same jobs and store as the page.
+"""The stable names for `gradio_client` and MCP: `/run`, `/sweep`, `/estimate`, `/history`. They use the same jobs and store as the page.
 
-Docstrings and types are what clients and agents read of them: Gradio takes the text up to "Args:", and of each argument one line. Example::
+Docstrings and types are what clients and agents read of them: Gradio takes the text up to "Args:", then of each
+argument and of what is returned one line. Example::
 
     client = Client("http://localhost:7860")
     client.predict({"model": "shape:tiny", "knobs": {"precision": "fp32"}}, api_name="/run")["metrics"]["itl_s"]
@@ -9,8 +10,10 @@ Docstrings and types are what clients and agents read of them: Gradio takes the 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, TypedDict, get_type_hints
 
 import gradio as gr
@@ -18,13 +21,15 @@ import gradio as gr
 from playground.core.plan import complete
 from playground.core.problem import Problem
 from playground.core.spec import RunSpec
-from playground.presets import judged, specs_from
+from playground.presets import judged, specs_from, sweep_from
 from playground.results.history import Filters
 from playground.results.listing import STATUSES, Line
+from playground.results.sweep_document import SweepDocument, sweep_document
 from playground.run.forecast import estimate_of
-from playground.ui.api_types import experiment_type, knobs_in_words, one_of, spec_type, technique_type
+from playground.ui.api_types import experiment_type, knobs_in_words, one_of, spec_type, sweep_type, technique_type
 from playground.ui.form import labels
 from playground.ui.handlers import App, check, title_of
+from playground.ui.sweeping import checked
 
 POLL_S = 0.1
 SEVERAL = ("variants", "baseline", "variant")
@@ -42,11 +47,19 @@ class Sizes(TypedDict):
 
 
 def add_api(app: App) -> None:
-    """Register the three endpoints in the Blocks that is being built."""
+    """Register the endpoints in the Blocks that is being built."""
     world = app.world
     _offer(_run(app), "api", 16, experiment=experiment_type(world))
+    _offer(_sweep(app), "api", 16, plan=sweep_type(world))
     _offer(_estimate(app), "form", 8, spec=spec_type(world))
     _offer(_history(app), "form", 8, technique=technique_type(world.techniques), status=one_of("", *STATUSES))
+
+
+def answer_agents_in_json(blocks: gr.Blocks) -> None:
+    """Give agents JSON, from the launch on: Gradio gives them Python's own text of an answer, with None and single quotes."""
+    if server := blocks.mcp_server_obj:
+        text = server.types.TextContent
+        server.postprocess_output_data = lambda data, _: [text(type="text", text=json.dumps(value, ensure_ascii=False)) for value in data]
 
 
 def _offer(fn: Callable[..., Any], group: str, limit: int, **types: Any) -> None:
@@ -64,14 +77,14 @@ def _run(app: App) -> Callable[..., Any]:
         Several: {"baseline": {...as above...}, "variant": [{"precision": "bf16"}, {"kv_cache": "off"}]}, where each entry of "variant" has
         only what differs (knobs, model, engine, device, label); or {"variants": [{...}, {...}]} with whole variants, the first being the
         baseline. Models: smollm2-135m-instruct (default), a hub id, a local folder, a .gguf file, or shape:NAME, an architecture with
-        random weights. What a machine or engine cannot do is refused with the reason before anything starts. Knobs and defaults: KNOBS.
+        random weights. What a machine or engine cannot do is refused with the reason before anything starts. A result has the status, the
+        error, the evidence that each setting took effect, metrics with intervals, the outputs, and a verdict. Knobs and defaults: KNOBS.
 
         Args:
             experiment: One variant, or "baseline" with "variant", or "variants". Whatever is left out has its default.
 
         Returns:
-            For one variant its result: status, error, evidence that each setting took effect, metrics with intervals, outputs, verdict;
-            for several {"results": [result, ...], "claims": [what is said of these changes, and whether the run supports it, ...]}.
+            For one variant its result, for several {"results": [...], "claims": [what is said of such changes, and whether it holds]}.
         """
         with _spoken():
             specs = _specs(app, experiment)
@@ -83,6 +96,50 @@ def _run(app: App) -> Callable[..., Any]:
 
     run.__doc__ = (run.__doc__ or "").replace(KNOBS, knobs_in_words(app.world.techniques))
     return run
+
+
+def _sweep(app: App) -> Callable[..., Any]:
+    async def sweep(plan: dict[str, Any], wait: bool = True) -> SweepDocument:
+        """Vary one or two settings over a grid, run each combination, and say what the curves show; or look at a sweep that there is.
+
+        It runs after what was asked for before it and may take many minutes: with wait = false it answers at once, and {"id": ...} gives
+        its state later. "axes" names one or two settings with their values: {"preset": "batch-size"}, or {"baseline": {"model":
+        "shape:tiny"}, "variant": [{"label": "no cache", "kv_cache": "off"}], "axes": {"max_new_tokens": "8:64:x2", "batch_size": [1, 4]}}.
+        The curves run along the first axis; each value of the second, for each variant, is a line of its own. An axis is a knob,
+        prompt_tokens, max_new_tokens, model, engine or device. Whole numbers may be a range: "1:64:x2" is 1, 2, 4 to 64, and "128:512:128"
+        is 128, 256, 384, 512. "baseline", "variant" and "variants" are as in `run`, with the same knobs; beside "preset" they stand in
+        place of what that has. Without a protocol each run is quick: no quality, no profile. At most 8 lines and 200 runs. A run that does
+        not fit into memory is a result, and the larger ones of its line are skipped. The sweep is also on the page, in the tab Sweep, with
+        its charts, Pause and Stop.
+
+        Args:
+            plan: A preset's name, or "baseline" or "variants", with "axes"; or only "id", for the present state of that sweep.
+            wait: Whether to answer when the sweep is over (or was stopped on the page), and not at once. Not used with "id".
+
+        Returns:
+            The sweep: id, status, axes, cells, facts (what the curves say), and results: of each cell one as from `run`, or null.
+        """
+        with _spoken():
+            name, fresh = _named(app, plan)
+        while fresh and wait and app.sweeps.goes_on(name):
+            await asyncio.sleep(POLL_S)
+        with _spoken():
+            stored = app.sweeps.look(name)
+            return sweep_document(replace(stored, status=app.sweeps.status(stored)))
+
+    return sweep
+
+
+def _named(app: App, plan: Any) -> tuple[str, bool]:
+    """The id of the sweep that is meant, and whether it begins now."""
+    if not isinstance(plan, dict) or "id" not in plan:
+        preset = sweep_from(plan).plan
+        specs = preset.specs if len(preset.specs) == 1 else _labelled(app, preset.specs)
+        return app.sweeps.begin(checked(app, replace(preset, specs=tuple(specs)))), True
+    if len(plan) > 1:
+        others = ", ".join(name for name in plan if name != "id")
+        raise Problem("user", f"id asks for a sweep that there is, so {others} would have no effect.")
+    return str(plan["id"]), False
 
 
 def _estimate(app: App) -> Callable[..., Any]:
@@ -156,7 +213,10 @@ def _spoken() -> Iterator[None]:
 
 def _specs(app: App, given: Any) -> list[RunSpec]:
     specs = [complete(spec, app.world.techniques, app.world.defaults(spec)) for spec in specs_from(given)]
-    names = labels(specs, app.world)
-    specs = [spec.replace(label=spec.label or name) for spec, name in zip(specs, names, strict=True)]
+    specs = _labelled(app, specs)
     check(app, specs)
     return specs
+
+
+def _labelled(app: App, specs: Sequence[RunSpec]) -> list[RunSpec]:
+    return [spec.replace(label=spec.label or name) for spec, name in zip(specs, labels(specs, app.world), strict=True)]

@@ -13,6 +13,8 @@ from typing import Any, Literal, TypedDict, get_type_hints
 from playground.core.knobs import Choice, Knob, Range, Toggle
 from playground.core.plan import Techniques, knob_index
 from playground.core.spec import Protocol, RunSpec, Workload
+from playground.core.sweep import WORK_AXES
+from playground.presets import sweepable
 from playground.ui.availability import DEVICES, World
 
 
@@ -25,6 +27,15 @@ def experiment_type(world: World) -> Any:
     """One variant, or several in either of the two forms that experiment files have."""
     several = {"baseline": dict[str, Any], "variant": list[dict[str, Any]], "variants": list[dict[str, Any]]}
     return _table("Experiment", {**_spec_fields(world), **several})
+
+
+def sweep_type(world: World) -> Any:
+    """A sweep's plan, typed down to the values of each axis; or the id of one that there is."""
+    knobs = {name: _type_of(knob) for name, (_, knob) in knob_index(world.techniques).items()}
+    kinds = {**knobs, **dict.fromkeys(WORK_AXES, int), "model": str, "engine": one_of(*world.engines), "device": one_of(*DEVICES)}
+    axes = {name: list[kind] | str if kind is int else list[kind] for name, kind in kinds.items()}  # type: ignore[valid-type]
+    variants = {"baseline": spec_type(world), "variant": list[dict[str, Any]], "variants": list[dict[str, Any]]}
+    return _table("Sweep", {"preset": one_of(*sweepable()), "title": str, **variants, "axes": _table("Axes", axes), "id": str})
 
 
 def technique_type(techniques: Techniques) -> Any:

@@ -10,44 +10,42 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
-from playground.core.plan import SPEC_FIELDS, knob_index, plan_for
+from playground.core.plan import SPEC_FIELDS, knob_index
 from playground.core.problem import Problem
 from playground.core.spec import RunSpec
 from playground.core.sweep import GROWING, WORK_AXES, SweepSpec, axes_from, axis_title, cells
-from playground.engines import engine_class
 from playground.results.numbers import duration
 from playground.results.sweep_charts import sweep_charts
 from playground.results.sweep_facts import facts
 from playground.results.sweeps import StoredCell, StoredSweep, Sweeps
 from playground.run.forecast import foreseen
+from playground.run.sweep import require_runnable
 from playground.ui import strings
 from playground.ui.handlers import App
 from playground.ui.text import escape
 
 
 def plan_of(app: App, specs: Sequence[RunSpec], title: str, pairs: Sequence[tuple[str, str]]) -> SweepSpec:
-    """A checked plan: these variants, and axes from (name, values as text), where an empty name is no axis. Raises Problem where nothing of
-    it can run here."""
+    """A checked plan: these variants, and axes from (name, values as text), where an empty name is no axis; without a title it gets one.
+    Raises Problem where nothing of it can run here."""
     named = [(name, values) for name, values in pairs if name]
     for name, values in named:
         if not values.strip():
             label = axis_title(name, app.world.techniques)
             raise Problem("user", f"{label} has no values: give some, such as 1, 2, 4 or 1:64:x2.")
     axes = axes_from([{"name": name, "values": values} for name, values in named])
-    plan = SweepSpec(tuple(specs), axes, title).checked(app.world.techniques)
-    refused = [_refused(app, cell.spec) for cell in cells(plan, app.world.techniques, app.world.defaults)]
-    if all(refused):
-        raise next(reason for reason in refused if reason)
+    return checked(app, SweepSpec(tuple(specs), axes, title))
+
+
+def checked(app: App, plan: SweepSpec) -> SweepSpec:
+    """The same with typed values, and a title; raises Problem where it is no sweep, or nothing of it can run here."""
+    plan = plan.checked(app.world.techniques)
+    varied = " and ".join(axis_title(axis.name, app.world.techniques) for axis in plan.axes)
+    plan = replace(plan, title=plan.title or f"{varied} · {plan.specs[0].model}")
+    require_runnable([cell.spec for cell in cells(plan, app.world.techniques, app.world.defaults)], app.world.machine)
     return plan
-
-
-def _refused(app: App, spec: RunSpec) -> Problem | None:
-    try:
-        plan_for(spec, app.world.techniques, engine_class(spec.engine), app.world.machine)
-    except Problem as problem:
-        return problem
-    return None
 
 
 def choices(app: App) -> list[tuple[str, str]]:

@@ -14,7 +14,7 @@ from playground.core.problem import Problem
 from playground.core.spec import Protocol
 from playground.engines import engines
 from playground.models.recording import recordings
-from playground.presets import experiment, experiments, recorded, specs_from, sweep
+from playground.presets import experiment, experiments, recorded, specs_from, sweep, sweep_from
 from playground.techniques import techniques
 
 
@@ -155,3 +155,31 @@ def test_a_sweeps_file_is_an_experiments_with_axes_and_measures_quickly_unless_i
     path.write_text("variants = [5]\naxes = { batch_size = [1, 2] }\n")
     with pytest.raises(Problem, match="must be a table of names and values, got 5"):
         sweep(path)
+
+
+def test_beside_a_preset_stands_what_a_sweep_takes_in_its_place() -> None:
+    own = {"model": "shape:tiny", "workload": {"prompt_tokens": 8}}
+    plan = sweep_from({"preset": "output-length", "baseline": own, "axes": {"max_new_tokens": [4, 8]}}).plan
+    assert [(spec.model, spec.workload.prompt_tokens, spec.knobs["kv_cache"]) for spec in plan.specs] == [
+        ("shape:tiny", 8, "dynamic"), ("shape:tiny", 8, "off"),
+    ]  # fmt: skip
+    assert (plan.axes[0].values, plan.title) == ((4, 8), "")  # not the title of other axes
+    plan = sweep_from({"preset": "kv-cache", "axes": {"batch_size": "1:4:x2"}}).plan
+    assert [spec.label for spec in plan.specs] == ["dynamic", "KV cache static", "KV cache off"]
+    assert plan.axes[0].values == (1, 2, 4)
+
+
+@pytest.mark.parametrize(
+    ("plan", "sentence"),
+    [
+        ({"preset": "batchsize"}, "There is no sweep or experiment 'batchsize'; did you mean 'batch-size'?"),
+        ({"preset": "batch-size", "axis": {}}, "the experiment: there is no setting 'axis'"),
+        ({"variants": 5, "axes": {"batch_size": [1, 2]}}, "variants must be a list of at least one experiment."),
+        ({"baseline": {}, "axes": {"batch_size": 4}}, "batch_size: expected a list of values or a range such as 1:64:x2, got 4."),
+        ([], "the sweep must be a table of names and values, got []."),
+    ],
+)
+def test_a_plan_that_is_no_sweep_is_refused_with_a_sentence(plan: object, sentence: str) -> None:
+    with pytest.raises(Problem) as caught:
+        sweep_from(plan)
+    assert caught.value.message.startswith(sentence)

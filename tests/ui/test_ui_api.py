@@ -57,10 +57,25 @@ def test_a_spec_is_typed_down_to_every_knob_and_option(endpoints: Endpoints, end
     assert schema["properties"]["workload"]["properties"]["prompts"] == {"type": "array", "items": {"type": "string"}}
 
 
+def test_a_sweep_is_typed_down_to_the_values_of_each_axis(endpoints: Endpoints) -> None:
+    plan = taken(endpoints, "/sweep")["plan"]["properties"]
+    axes = plan["axes"]["properties"]
+    assert set(axes) == {*knob_index(techniques()), "prompt_tokens", "max_new_tokens", "model", "engine", "device"}
+    assert axes["precision"] == {"type": "array", "items": {"enum": ["fp32", "fp16", "bf16"]}}
+    whole = {"anyOf": [{"type": "array", "items": {"type": "integer"}}, {"type": "string"}]}  # a list, or a range such as 1:64:x2
+    assert (axes["batch_size"], axes["prompt_tokens"]) == (whole, whole)
+    assert {"batch-size", "kv-cache"} <= set(plan["preset"]["enum"])
+    assert plan["baseline"] == taken(endpoints, "/estimate")["spec"]
+    wait = next(parameter for parameter in endpoints["/sweep"]["parameters"] if parameter["parameter_name"] == "wait")
+    assert (wait["type"], wait["parameter_default"]) == ({"type": "boolean"}, True)
+
+
 def test_answers_are_typed_too(endpoints: Endpoints) -> None:
     assert endpoints["/run"]["returns"][0]["type"]["type"] == "object"
     sizes = endpoints["/estimate"]["returns"][0]["type"]["properties"]
     assert (sizes["total_bytes"], sizes["note"]) == ({"type": "integer"}, {"type": "string"})
+    cell = endpoints["/sweep"]["returns"][0]["type"]["properties"]["cells"]["items"]["properties"]
+    assert (cell["label"], cell["index"]) == ({"type": "string"}, {"type": "integer"})
     line = endpoints["/history"]["returns"][0]["type"]["items"]["properties"]
     assert line["techniques"] == {"type": "array", "items": {"type": "string"}}
     assert set(line["runs"]["items"]["properties"]["metrics"]["additionalProperties"]["properties"]) == {"value", "low", "high", "kind"}
@@ -77,7 +92,7 @@ def test_the_history_is_filtered_by_parameters_with_defaults(endpoints: Endpoint
 def test_every_tool_and_every_parameter_is_described(blocks: Any, endpoints: Endpoints) -> None:
     from gradio.utils import get_function_description
 
-    assert set(endpoints) == {"/run", "/estimate", "/history"}
+    assert set(endpoints) == {"/run", "/sweep", "/estimate", "/history"}
     for name, endpoint in endpoints.items():
         function = next(fn.fn for fn in blocks.fns.values() if fn.api_name == name.removeprefix("/"))
         description, parameters, returns = get_function_description(function)
@@ -85,7 +100,7 @@ def test_every_tool_and_every_parameter_is_described(blocks: Any, endpoints: End
         assert len(description) > 60
         assert "Args" not in description
         assert [parameter for parameter, text in parameters.items() if len(text) < 10] == []
-        assert returns
+        assert len(returns) == 1  # Gradio would join the lines of a longer one with commas
     assert "quantization (none): Bits of the linear weights (bitsandbytes)" in endpoints["/run"]["description"]
     assert "KNOBS" not in endpoints["/run"]["description"]
 

@@ -10,7 +10,6 @@ from typing import Any
 import gradio as gr
 
 from playground.core.problem import Problem
-from playground.core.spec import RunSpec
 from playground.core.sweep import PROTOCOL
 from playground.presets import SweepPreset, sweeps
 from playground.results.compare import FEWEST, MOST
@@ -198,12 +197,7 @@ def wanted(app: App, asked: Sequence[Any], draft: Draft) -> Any:
         specs = [spec.replace(protocol=PROTOCOL) for spec in specs]
     if source != ALL:
         specs = [spec.replace(label="") for spec in specs]
-    return plan_of(app, specs, _title(app, pairs, specs), pairs)
-
-
-def _title(app: App, pairs: Sequence[tuple[str, str]], specs: Sequence[RunSpec]) -> str:
-    titles = {name: title for title, name in axis_choices(app)}
-    return f"{' and '.join(titles.get(name, name) for name, _ in pairs if name)} · {specs[0].model}"
+    return plan_of(app, specs, "", pairs)
 
 
 async def watch(app: App, sweep: str) -> AsyncIterator[list[Any]]:
