@@ -63,7 +63,7 @@ def test_a_deleted_run_is_off_the_page_too_and_comes_back_whole(app: App) -> Non
     handlers.delete(app, [job.id])
     assert shown_status(app, job.id) == "gone"
     assert handlers.specs_of_run(app, job.id) == []
-    assert handlers.history_choices(app) == []
+    assert app.store.earlier.lines() == []
     app.store.earlier.restore([job.id])
     assert shown_status(app, job.id) == "done"
     assert handlers.specs_of_run(app, job.id) == [SPEC]
