@@ -81,7 +81,7 @@ def build(app: App, blocks: gr.Blocks, place: gr.Tab, opener: Opener) -> list[gr
 def _parts() -> Parts:
     with gr.Row(elem_classes="filters"):
         filters: dict[str, gr.components.Component] = {
-            "text": gr.Textbox("", label="Words", elem_id="history-text", placeholder="label, note, title, model")
+            "text": gr.Textbox("", label="Words", elem_id="history-text", placeholder="label, note, title, model", max_lines=1)
         }
         for name in FACETS:
             filters[name] = gr.Dropdown([(strings.ANY, "")], value="", label=name.capitalize(), elem_id=f"history-{name}", interactive=True)
