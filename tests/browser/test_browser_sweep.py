@@ -57,6 +57,12 @@ def phase(page: Page) -> object:
     return page.locator("#sweep-progress [role=status]")
 
 
+def pick(page: Page, words: str) -> None:
+    """Show an earlier sweep."""
+    page.locator("#sweeps input").click()
+    page.get_by_role("option").filter(has_text=words).first.click()
+
+
 def cells(page: Page) -> list[str]:
     """What became of each run."""
     return [str(cell.get_attribute("class")) for cell in page.locator("#sweep-progress .cells li").all()]
@@ -94,28 +100,29 @@ def test_what_runs_out_of_memory_is_a_result_and_the_larger_runs_of_its_line_are
 
 def test_pause_go_on_reload_and_another_sweep_in_the_middle(visit: Callable[..., Page]) -> None:
     page = visit()
-    start(page, "script:step_ms=100,prefill_ms=1", "Output tokens", "8, 9, 10")
-    expect(phase(page)).to_contain_text("now 8 output tokens", timeout=LONG_MS)
-    page.get_by_role("button", name="Pause", exact=True).click()
+    start(page, "script:step_ms=100,prefill_ms=1", "Output tokens", "12, 900")
+    expect(phase(page)).to_contain_text("now 12 output tokens", timeout=LONG_MS)
+    page.locator("#sweep-pause").click()
     expect(phase(page)).to_have_text(re.compile("^Pausing after this run"))
-    expect(phase(page)).to_have_text("Paused · 1 of 3 runs", timeout=LONG_MS)
-    page.get_by_role("button", name="Go on", exact=True).click()
-    expect(phase(page)).to_contain_text("Running · 1 of 3 runs", timeout=LONG_MS)
+    expect(phase(page)).to_have_text("Paused · 1 of 2 runs", timeout=LONG_MS)
+    page.locator("#sweep-on").click()
+    expect(phase(page)).to_contain_text("now 900 output tokens", timeout=LONG_MS)
     page.reload()
     wait_usable(page)
     open_tab(page, "Sweep")
-    expect(phase(page)).to_contain_text("of 3 runs", timeout=LONG_MS)
-    page.get_by_role("button", name="Stop", exact=True).last.click()
-    expect(phase(page)).to_contain_text("Stopped", timeout=LONG_MS)
-    page.get_by_role("button", name="Go on", exact=True).click()
-    expect(phase(page)).to_contain_text("Running", timeout=LONG_MS)
-    start(page, "script:step_ms=1", "Output tokens", "4, 5")  # waits for the first one
+    expect(phase(page)).to_contain_text("now 900 output tokens", timeout=LONG_MS)
+    start(page, "script:step_ms=1", "Output tokens", "4, 5")
     expect(phase(page)).to_have_text("Waiting · 1 before it · 0 of 2 runs", timeout=LONG_MS)
+    pick(page, "step_ms=100")
+    expect(phase(page)).to_contain_text("now 900 output tokens", timeout=LONG_MS)
+    page.locator("#sweep-stop").click()
+    expect(phase(page)).to_have_text("Stopped · 1 of 2 runs", timeout=LONG_MS)
+    pick(page, "step_ms=1 ")
     expect(phase(page)).to_have_text("Done · 2 of 2 runs", timeout=LONG_MS)
-    page.locator("#sweeps input").click()
-    page.get_by_role("option").filter(has_text="step_ms=100").first.click()
-    expect(phase(page)).to_have_text("Done · 3 of 3 runs", timeout=LONG_MS)
-    page.get_by_role("button", name="Delete this sweep").click()
+    expect(page.locator("#sweep-on")).to_be_hidden()
+    pick(page, "step_ms=100")
+    expect(phase(page)).to_have_text("Stopped · 1 of 2 runs", timeout=LONG_MS)
+    page.locator("#sweep-delete").click()
     expect(page.locator("#sweep-message")).to_have_text("The sweep and its runs are deleted.")
     expect(page.locator("#sweep-progress")).to_contain_text("No sweep yet")
 
@@ -124,29 +131,29 @@ def test_a_restart_of_the_server_in_the_middle_costs_the_run_that_was_cut_off_an
     server = Server(tmp_path)
     page = open_page(browser, server.url)
     try:
-        start(page, "script:step_ms=60,prefill_ms=1", "Output tokens", "4, 60, 61")
-        expect(phase(page)).to_contain_text("1 of 3 runs", timeout=LONG_MS)
+        start(page, "script:step_ms=60,prefill_ms=1", "Output tokens", "4, 30")
+        expect(phase(page)).to_contain_text("1 of 2 runs", timeout=LONG_MS)
         server.kill()
         server = Server(tmp_path, server.port)
         page.reload()
         wait_usable(page)
         open_tab(page, "Sweep")
-        expect(phase(page)).to_have_text("Interrupted when the server ended: press Go on · 1 of 3 runs", timeout=LONG_MS)
-        page.get_by_role("button", name="Go on", exact=True).click()
-        expect(phase(page)).to_have_text("Done · 3 of 3 runs", timeout=LONG_MS)
-        assert cells(page) == ["done"] * 3
+        expect(phase(page)).to_have_text("Interrupted when the server ended: press Go on · 1 of 2 runs", timeout=LONG_MS)
+        page.locator("#sweep-on").click()
+        expect(phase(page)).to_have_text("Done · 2 of 2 runs", timeout=LONG_MS)
+        assert cells(page) == ["done"] * 2
     finally:
         close_without_errors([page])
         server.stop()
     store = Store(tmp_path / "results.sqlite")
     titles = Counter(item["title"].split(": ")[-1] for item in store.history())
     store.close()
-    assert titles == {"4 output tokens": 1, "60 output tokens": 1, "61 output tokens": 1}, "nothing was run twice"
+    assert titles == {"4 output tokens": 1, "30 output tokens": 1}, "nothing was run twice"
 
 
 def test_the_page_can_be_used_while_a_sweep_goes_on(visit: Callable[..., Page], capsys: pytest.CaptureFixture[str]) -> None:
     page = visit()
-    start(page, "script:step_ms=20,prefill_ms=1,weights_mb=5", "Output tokens", "100, 101, 102")
+    start(page, "script:step_ms=20,prefill_ms=1,weights_mb=5", "Output tokens", "400, 401")
     expect(phase(page)).to_contain_text("Running", timeout=LONG_MS)
     names = ("history", "explore", "compare", "sweep") * 3
     shown = [page.evaluate(PAINTED, [f"#tab-{name}-button", ".tab-wrapper"]) for name in names]
@@ -159,7 +166,7 @@ def test_the_page_can_be_used_while_a_sweep_goes_on(visit: Callable[..., Page], 
     expect(other.locator("#estimate")).to_contain_text("MB", timeout=LONG_MS)
     open_tab(page, "Sweep")
     expect(phase(page)).to_contain_text("Running")
-    page.get_by_role("button", name="Stop", exact=True).last.click()
+    page.locator("#sweep-stop").click()
     expect(phase(page)).to_contain_text("Stopped", timeout=LONG_MS)
     with capsys.disabled():
         for what, times in (("a tab", shown), ("an answer of the server", answered)):

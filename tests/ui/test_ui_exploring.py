@@ -116,7 +116,7 @@ def test_runs_of_two_experiments_are_gathered_in_the_order_of_the_picks_with_wha
     assert "Number of new tokens differs: 4 (Baseline) and 3 (B)." in found.compared.warnings
     paths = exploring.write_files(found, {})
     assert "Number of new tokens differs" in Path(paths["report.html"]).read_text(encoding="utf-8")
-    rows = list(csv.DictReader(Path(paths["metrics.csv"]).open(encoding="utf-8")))
+    rows = list(csv.DictReader(Path(paths["metrics.csv"]).read_text(encoding="utf-8").splitlines()))
     assert {row["variant"] for row in rows} == set(found.compared.names)
     assert json.loads(Path(paths["metrics.json"]).read_text(encoding="utf-8"))
 
