@@ -2,18 +2,36 @@
 // Runs inside gr.HTML's js_on_load, which gives: element, trigger, watch.
 const chosen = new Set();
 
-function tick() {
+let last = ""; // the control that was used last, which gets the focus back when the list is drawn anew
+
+function drawn() {
   element.querySelectorAll("input[data-run]").forEach((box) => (box.checked = chosen.has(box.dataset.run)));
+  if (last && (document.activeElement === document.body || !document.activeElement)) element.querySelector(last)?.focus({ preventScroll: true });
+}
+
+function told() {
+  trigger("select", { runs: [...chosen] });
+}
+
+function untick(experiment) {
+  const gone = [...chosen].filter((run) => run.startsWith(`${experiment}:`));
+  gone.forEach((run) => chosen.delete(run));
+  if (gone.length) told();
 }
 
 element.addEventListener("click", (event) => {
   const button = event.target.closest("[data-do]");
-  if (button) trigger(["open", "again"].includes(button.dataset.do) ? "submit" : "click", { do: button.dataset.do, id: button.dataset.id });
+  if (!button) return;
+  const { do: what, id } = button.dataset;
+  last = `[data-do="${what}"][data-id="${id}"]`;
+  if (what === "delete") untick(id);
+  trigger(["open", "again"].includes(what) ? "submit" : "click", { do: what, id });
 });
 element.addEventListener("change", (event) => {
   const run = event.target.dataset.run;
   if (!run) return;
+  last = `[data-run="${run}"]`;
   event.target.checked ? chosen.add(run) : chosen.delete(run);
-  trigger("select", { runs: [...chosen] });
+  told();
 });
-watch("value", tick);
+watch("value", drawn);

@@ -5,8 +5,9 @@ The model is the script: `script:` and settings, separated by commas. Example::
     RunSpec(model="script:step_ms=5,fail=oom,at=3", engine="fake")     # runs out of memory at its third decode step
 
 Settings: step_ms, prefill_ms, load_ms (waits), fail (what goes wrong: oom, crash, segfault, hang, error, garbage), at (`load`, or the
-decode step, counted from the load), context (tokens), weights_mb (reported as the size of its weights), kernels and kernel_ms (reported
-as what one step runs on a GPU; without them its profile is that of a CPU).
+decode step, counted from the load), oom_rows (batches of this many rows and more run out of memory; 0: none does), context (tokens),
+weights_mb (reported as the size of its weights), kernels and kernel_ms (reported as what one step runs on a GPU; without them its profile
+is that of a CPU).
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ class Script:
     load_ms: float = 0.0
     fail: str = ""
     at: str = "3"
+    oom_rows: int = 0
     context: int = 4096
     weights_mb: float = 0.0
     kernels: int = 0
@@ -92,6 +94,8 @@ class FakeEngine(Engine):
 
     def generate(self, batch: Batch) -> Iterator[Tick]:
         """Words that depend on the row's prompt (and on the seed where the temperature is not 0), so batches do not change them."""
+        if 0 < self.script.oom_rows <= len(batch.token_ids):
+            raise RuntimeError(ALLOCATION)
         seed = batch.seed if batch.temperature else None
         rows = [random.Random(f"{ids} {seed}") for ids in batch.token_ids]
         finished = [False] * len(rows)

@@ -88,7 +88,7 @@ def figure(metric: Metric, lines: Sequence[Line], along: Axes, joined: bool, flo
     layout = {
         "margin": {"l": 8, "r": 12, "t": 8, "b": 44},
         "xaxis": along.layout(),
-        "yaxis": y | ({"dtick": 1 if high / low > 50 else "D2"} if logarithmic else {}),
+        "yaxis": y | ({"dtick": 1 if high / low > 50 else "D2", "tickformat": ",~r"} if logarithmic else {}),
         "showlegend": False,
         "hovermode": "closest",
         "annotations": [],

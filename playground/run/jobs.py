@@ -166,7 +166,7 @@ class Jobs:
             return self._waiting.index(job) + (self._running is not None) if job in self._waiting else 0
 
     def drop(self, job: Job) -> None:
-        """Take a cancelled job out of the queue and end it; nothing to do where it runs or is over."""
+        """Take a cancelled or paused job out of the queue and end it; nothing to do where it runs or is over."""
         with self._changed:
             if job not in self._waiting:
                 return

@@ -68,8 +68,7 @@ class SweepQueue:
         if found is None:
             return False
         found.pause.set()
-        if found.live is None:  # it waits for its turn
-            found.job.cancel()
+        self._jobs.drop(found.job)  # where it waits for its turn
         return True
 
     def stop(self, sweep: str) -> bool:

@@ -27,7 +27,7 @@ from playground.ui.results import Board, Shown, build_board, status_html
 from playground.ui.share import share_html
 from playground.ui.text import escape
 from playground.ui.variants import START_COUNT, build_variants, explanations_html
-from playground.ui.wiring import Sheet, kept_note, wire
+from playground.ui.wiring import Sheet, kept_note, recordings, wire
 
 NAME = "compare"
 
@@ -96,7 +96,7 @@ def build_compare(app: App, blocks: gr.Blocks, tabs: gr.Tabs) -> Opener:
 
 
 def _layout(app: App) -> Page:
-    experiments, recordings, about = _presets()
+    experiments, played, about = _presets()
     with gr.Row(elem_classes="shell", equal_height=False):
         with gr.Column(elem_classes="side", scale=0, min_width=320):
             setup = build_setup(catalogue(), app.world.engines, app.world.machine, presets.workloads())
@@ -119,21 +119,23 @@ def _layout(app: App) -> Page:
     job = gr.BrowserState("", storage_key="inference-playground-run", secret="inference-playground")
     mine = gr.BrowserState([], storage_key="inference-playground-mine", secret="inference-playground")
     known = gr.State([])
-    return Page(
-        Form(setup, columns, count, place, own, add, remove), known, board, bar, job, mine, experiments, recordings, about, kept, share
-    )
+    return Page(Form(setup, columns, count, place, own, add, remove), known, board, bar, job, mine, experiments, played, about, kept, share)
 
 
 def _presets() -> tuple[gr.Radio, gr.Dropdown, gr.HTML]:
     with gr.Column(elem_classes="presets"):
         choices = [(preset.title, preset.name) for preset in presets.experiments()]
         experiments = gr.Radio(choices, value=None, label="Experiments", elem_id="experiments", elem_classes="chips")
-        played = [(preset.title, preset.name) for preset in presets.recorded()]
-        recordings = gr.Dropdown(
-            played, value=None, label="Recorded on other machines", info=strings.RECORDINGS_INFO, elem_id="recordings", interactive=True
+        played = gr.Dropdown(
+            recordings(),
+            value=None,
+            label="Recorded on other machines",
+            info=strings.RECORDINGS_INFO,
+            elem_id="recordings",
+            interactive=True,
         )
         about = gr.HTML(f'<p class="about">{escape(strings.EXPERIMENT_HINT)}</p>', apply_default_css=False, elem_id="about")
-    return experiments, recordings, about
+    return experiments, played, about
 
 
 def _bar(status: gr.HTML) -> Bar:

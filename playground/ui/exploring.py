@@ -84,7 +84,9 @@ def span_of(found: Gathered, name: str) -> Span | None:
     if scale.unit == "%":
         low, high = min(low, 90.0), 100.0
     step = 10.0 ** math.floor(math.log10((high - low) / STEPS or 1.0))
-    low, high = math.floor(low / step) * step, math.ceil(high / step) * step
+    first = math.floor(round(low / step, 6))  # 1.1 * 400 is a little more than 440 in binary
+    last = max(math.ceil(round(high / step, 6)), first + 1)  # all runs may have nothing of it
+    low, high = round(first * step, 12), round(last * step, 12)
     lower = about.direction == "lower"
     open_end = high if lower else low
     usual = USUAL_LIMITS.get(name, 0.0) * scale.factor

@@ -40,8 +40,8 @@ QUIET_S = 10.0
 
 @dataclass
 class App:
-    """What the handlers of one page share. `sweeps`: those that go on; `watchers`: for each open page a mark of the watch that is the
-    newest there."""
+    """What the handlers of one page share. `sweeps`: those that go on; `watchers`: for each open page, and each of its tabs that shows
+    something going on, a mark of the watch that is the newest there."""
 
     jobs: Jobs
     store: Store
@@ -52,6 +52,11 @@ class App:
 
     def __post_init__(self) -> None:
         self.sweeps = SweepQueue(self.jobs, self.store)
+
+    def left(self, page: str) -> None:
+        """End what watches for a page that was closed."""
+        for name in [name for name in self.watchers if name.split("/")[0] == page]:
+            self.watchers.pop(name, None)
 
 
 def check(app: App, specs: Sequence[RunSpec]) -> None:

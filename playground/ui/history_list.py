@@ -40,7 +40,7 @@ def line_html(line: Line, known: dict[str, Technique]) -> str:
         else f'<span class="badge {escape(line["status"])}">{escape(strings.STATUS.get(line["status"], line["status"]))}</span>'
     )
     note = f'<p class="noted">{escape(line["note"])}</p>' if line["note"] else ""
-    pinned = '<span class="pin" title="Pinned: stays on top">★</span>' if line["pinned"] else ""
+    pinned = '<span class="pin" role="img" aria-label="Pinned" title="Pinned: stays on top">★</span>' if line["pinned"] else ""
     return (
         f'<article role="listitem" data-experiment="{escape(line["id"])}"><header>{pinned}'
         f'<button type="button" class="name" data-do="open" data-id="{escape(line["id"])}">{escape(name)}</button>{status}</header>'
@@ -61,9 +61,10 @@ def _runs(line: Line) -> str:
 def _run(experiment: str, run: RunLine, index: int) -> str:
     name = run["label"] or run["model"]
     cells = "".join(_cell(metric, run["metrics"].get(metric)) for metric in FIGURES)
-    state = "" if run["status"] == "done" else f" <small>{escape(strings.STATUS.get(run['status'], run['status']))}</small>"
+    state = "" if run["status"] == "done" else f"<small>{escape(strings.STATUS.get(run['status'], run['status']))}</small>"
     tick = f'<input type="checkbox" data-run="{escape(experiment)}:{run["index"]}" aria-label="Choose {escape(name)}">'
-    return f'<tr><th scope="row"><label class="v{index % 8}">{tick}<i class="swatch"></i>{escape(name)}</label>{state}</th>{cells}</tr>'
+    label = f'<label class="v{index % 8}">{tick}<i class="swatch"></i><span>{escape(name)}{state}</span></label>'
+    return f'<tr><th scope="row">{label}</th>{cells}</tr>'
 
 
 def _cell(name: str, figure: Figure | None) -> str:
@@ -76,4 +77,5 @@ def _actions(line: Line) -> str:
     buttons = "".join(
         f'<button type="button" data-do="{do}" data-id="{escape(line["id"])}">{words.get(do, label)}</button>' for do, label in ACTIONS
     )
-    return f'<p class="actions">{buttons}</p>'
+    name = escape(line["label"] or line["title"])
+    return f'<p class="actions" role="group" aria-label="What to do with {name}">{buttons}</p>'

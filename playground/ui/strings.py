@@ -112,6 +112,7 @@ HISTORY_EMPTY = (
 NOTHING_FOUND = "No experiment fits these filters."
 ANY = "any"
 IMPORT_DONE = "Imported as {}: it is with the recordings in the tab Compare now, and opens as recorded."
+EXPORTED = "{} is ready as a file."
 DELETED = "{} deleted. It can be brought back for a day."
 RESTORED = "Brought back."
 

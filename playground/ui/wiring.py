@@ -155,6 +155,11 @@ def _wire_protocol(sheet: Sheet) -> None:
     setup.remeasure.click(remeasured, sheet.sources, [sheet.page.bar.message, setup.estimate], **FORM)
 
 
+def recordings() -> list[tuple[str, str]]:
+    """(title, name) of the recordings that can be played; an import adds one."""
+    return [(preset.title, preset.name) for preset in presets.recorded()]
+
+
 def kept_note(app: App) -> dict[str, Any]:
     """What is said of a store that keeps nothing."""
     return {"value": note_html(app.store.warning or ""), "visible": bool(app.store.warning)}
@@ -189,7 +194,7 @@ def _wire_run(sheet: Sheet, blocks: gr.Blocks) -> dict[str, Mapping[str, Any]]:
         return [handlers.estimate(app, now), share_html(now, app.world), *updates(sheet.outputs, props)]
 
     def left(request: gr.Request) -> None:
-        app.watchers.pop(str(request.session_hash), None)
+        app.left(str(request.session_hash))
 
     watch: dict[str, Any] = {"fn": watched, "inputs": [page.job, page.board.row], "outputs": page.board.outputs(), **WATCH}
     restore: dict[str, Any] = {"fn": restored, "inputs": [page.job, *sheet.sources], **FORM}
@@ -218,4 +223,4 @@ def _wire_opening(sheet: Sheet, blocks: gr.Blocks, restore: Mapping[str, Any], w
 
     outputs = [page.bar.message, page.job, *restore["outputs"]]
     blocks.load(opened, restore["inputs"], outputs, **FORM).then(**watch)
-    blocks.load(lambda: gr.update(**kept_note(app)), None, page.kept, **FORM)
+    blocks.load(lambda: [gr.update(**kept_note(app)), gr.update(choices=recordings())], None, [page.kept, page.recordings], **FORM)

@@ -36,9 +36,10 @@ def chromium_path() -> str | None:
 class Server:
     """app.py as a subprocess on a free port, with its own $PLAYGROUND_HOME."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, port: int = 0) -> None:
         with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
             self.port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}/"
         self.log = home / "server.log"
@@ -55,6 +56,11 @@ class Server:
             assert self.process.poll() is None, self.log.read_text()
             assert time.monotonic() < end, f"the server did not start:\n{self.log.read_text()}"
             time.sleep(0.1)
+
+    def kill(self) -> None:
+        """End it at once, as a power cut would."""
+        self.process.kill()
+        self.process.wait()
 
     def stop(self) -> None:
         """End it as Ctrl-C would."""
@@ -135,6 +141,13 @@ def set_number(page: Page, elem_id: str, value: float) -> None:
         open_protocol(page)
     box = page.locator(f"#{elem_id} input")
     box.fill(f"{value:g}")
+    box.blur()
+
+
+def set_text(page: Page, elem_id: str, value: str) -> None:
+    """Fill in a line of text and leave it."""
+    box = page.locator(f"#{elem_id}").locator("input, textarea").first
+    box.fill(value)
     box.blur()
 
 

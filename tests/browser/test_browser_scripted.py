@@ -11,6 +11,7 @@ from driver import (
     choose_model,
     column,
     differ,
+    open_tab,
     points,
     run,
     set_number,
@@ -205,9 +206,8 @@ def test_stop_ends_the_own_run_while_an_earlier_one_is_shown(scripted: Scripted)
     set_number(page, "max-new-tokens", 500)
     run(page)
     wait_points(page, 3)
-    page.get_by_role("button", name="History").click()
-    page.locator("#history input").click()
-    page.get_by_role("option").filter(has_text="weights_mb=77").first.click()
+    open_tab(page, "History")
+    page.locator("#history-list article").filter(has_text="weights_mb=77").first.get_by_role("button", name="Open").click()
     expect(page.locator("#comparison")).to_contain_text("77 MB", timeout=20_000)
     stop = page.get_by_role("button", name="Stop", exact=True)
     stop.click()
@@ -261,9 +261,8 @@ def test_an_earlier_run_is_opened_from_the_history(scripted: Scripted) -> None:
     choose_model(page, "script:step_ms=5,weights_mb=456")
     run(page)
     expect(page.locator("#comparison")).to_contain_text("456 MB", timeout=30_000)
-    page.get_by_role("button", name="History").click()
-    page.locator("#history input").click()
-    page.get_by_role("option").filter(has_text="weights_mb=123").first.click()
+    open_tab(page, "History")
+    page.locator("#history-list article").filter(has_text="weights_mb=123").first.get_by_role("button", name="Open").click()
     expect(page.locator("#comparison")).to_contain_text("123 MB", timeout=20_000)
     expect(page.locator("#model input")).to_have_value("script:step_ms=5,weights_mb=123")
 

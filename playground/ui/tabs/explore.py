@@ -78,12 +78,14 @@ def build(app: App, blocks: gr.Blocks, place: gr.Tab, opener: Opener) -> list[gr
 def _parts() -> Parts:
     found = gr.State(Gathered())
     said = gr.HTML(f'<p class="quiet">{escape(strings.EXPLORE_EMPTY)}</p>', apply_default_css=False, elem_id="explore-said")
-    with gr.Column(visible=False) as tools, gr.Row(elem_classes="filters"):
-        axes = tuple(
-            gr.Dropdown([(USUAL, "")], value="", label=label, elem_id=f"explore-{name}", interactive=True)
-            for name, label in (("x", "Across"), ("y", "Up"), ("size", "Area of a point"))
-        )
-        limits = tuple(_limit(name, label) for name, label in (("first", "A limit"), ("second", "Another limit")))
+    with gr.Column(visible=False) as tools:
+        with gr.Row(elem_classes="filters"):
+            limits = tuple(_limit(name, label) for name, label in (("first", "A limit"), ("second", "Another limit")))
+        with gr.Row(elem_classes="filters"):
+            axes = tuple(
+                gr.Dropdown([(USUAL, "")], value="", label=label, elem_id=f"explore-{name}", interactive=True)
+                for name, label in (("x", "Across"), ("y", "Up"), ("size", "Area of a point"))
+            )
     trades = chart("explore-trades", "Trade-offs")
     charts = chart("explore-charts", "Side by side")
     table = gr.HTML(
@@ -99,7 +101,7 @@ def _parts() -> Parts:
 
 
 def _limit(name: str, label: str) -> Limit:
-    with gr.Column(min_width=200):
+    with gr.Column(min_width=200, elem_classes="limit"):
         metric = gr.Dropdown([(NO_LIMIT, "")], value="", label=label, elem_id=f"explore-{name}-metric", interactive=True)
         slider = gr.Slider(0, 1, value=1, label="at most", elem_id=f"explore-{name}-limit", visible=False, buttons=[])
     return Limit(metric, slider)

@@ -25,10 +25,11 @@ from playground.ui.history_list import list_html
 from playground.ui.tabs import Tab
 from playground.ui.tabs.explore import NAME as EXPLORE
 from playground.ui.text import escape, note_html
-from playground.ui.wiring import OWN_JOBS
+from playground.ui.wiring import OWN_JOBS, recordings
 
 ON_PAGE = 20
 TICK = "Tick two to eight runs"
+TO_FORM = """() => setTimeout(() => document.querySelector('#history-label input, #history-label textarea')?.focus(), 60)"""
 FACETS = ("model", "technique", "device", "status")
 
 
@@ -46,6 +47,7 @@ class Parts:
     label: gr.Textbox
     note: gr.Textbox
     save: gr.Button
+    cancel: gr.Button
     earlier: gr.Button
     later: gr.Button
     range: gr.HTML
@@ -79,21 +81,18 @@ def build(app: App, blocks: gr.Blocks, place: gr.Tab, opener: Opener) -> list[gr
 def _parts() -> Parts:
     with gr.Row(elem_classes="filters"):
         filters: dict[str, gr.components.Component] = {
-            "text": gr.Textbox("", label="Words", elem_id="history-text", placeholder="label, note, title, model")
+            "text": gr.Textbox("", label="Words", elem_id="history-text", placeholder="label, note, title, model", max_lines=1)
         }
         for name in FACETS:
             filters[name] = gr.Dropdown([(strings.ANY, "")], value="", label=name.capitalize(), elem_id=f"history-{name}", interactive=True)
         filters["since"] = gr.Textbox("", label="From", placeholder="2026-11-27", elem_id="history-since", max_lines=1)
         filters["until"] = gr.Textbox("", label="To", placeholder="2026-11-27", elem_id="history-until", max_lines=1)
-    with gr.Row(elem_classes="bar-row said-row"):
-        said = gr.HTML("", apply_default_css=False, elem_id="history-said")
-        undo = gr.Button("Undo", size="sm", elem_id="history-undo", visible=False, scale=0)
-        file = gr.DownloadButton("Download", size="sm", elem_id="history-file", visible=False, scale=0)
-        explore = gr.Button(TICK, variant="primary", size="sm", elem_id="history-explore", interactive=False, scale=0, min_width=190)
     with gr.Column(visible=False, elem_id="history-form", elem_classes="setup") as form:
         label = gr.Textbox("", label="Label", max_lines=1, elem_id="history-label")
         note = gr.Textbox("", label="Note", lines=2, elem_id="history-note")
-        save = gr.Button("Save", size="sm", elem_id="history-save", scale=0)
+        with gr.Row(elem_classes="bar-row"):
+            save = gr.Button("Save", size="sm", elem_id="history-save", scale=0, min_width=80)
+            cancel = gr.Button("Cancel", size="sm", elem_id="history-cancel", scale=0, min_width=80)
     listing = gr.HTML(
         "", js_on_load=(ASSETS / "history.js").read_text(encoding="utf-8"), apply_default_css=False, elem_id="history-list",
     )  # fmt: skip
@@ -102,8 +101,13 @@ def _parts() -> Parts:
         later = gr.Button("Older", size="sm", elem_id="history-older", scale=0)
         span = gr.HTML("", apply_default_css=False, elem_id="history-range")
         upload = gr.UploadButton("Import a file", size="sm", elem_id="history-import", file_types=[".gz"], scale=0)
+    with gr.Row(elem_classes="bar-foot bar-row", equal_height=True):  # in reach from wherever in the list something was pressed
+        explore = gr.Button(TICK, variant="primary", elem_id="history-explore", interactive=False, scale=0, min_width=210)
+        said = gr.HTML("", apply_default_css=False, elem_id="history-said")
+        undo = gr.Button("Undo", elem_id="history-undo", visible=False, scale=0, min_width=90)
+        file = gr.DownloadButton("Download", elem_id="history-file", visible=False, scale=0, min_width=90)
     states = (gr.State(()), gr.State(0), gr.State(()), gr.State(""))
-    return Parts(filters, listing, said, undo, file, form, label, note, save, earlier, later, span, upload, explore, *states)
+    return Parts(filters, listing, said, undo, file, form, label, note, save, cancel, earlier, later, span, upload, explore, *states)
 
 
 def look(app: App, offset: int, *sought: Any) -> list[Any]:
@@ -191,11 +195,11 @@ def _wire_deeds(app: App, parts: Parts, opener: Opener) -> None:
             return [note_html(problem.message), gr.update(visible=False)]
         return [note_html(strings.RESTORED), gr.update(visible=False)]
 
-    def taken(path: str) -> str:
+    def taken(path: str) -> list[Any]:
         try:
-            return note_html(strings.IMPORT_DONE.format(take_in(Path(path))))
+            return [note_html(strings.IMPORT_DONE.format(take_in(Path(path)))), gr.update(choices=recordings())]
         except Problem as problem:
-            return note_html(problem.message)
+            return [note_html(problem.message), gr.skip()]
 
     def looked(*sought: Any) -> list[Any]:
         return look(app, *sought)
@@ -205,9 +209,9 @@ def _wire_deeds(app: App, parts: Parts, opener: Opener) -> None:
     shown = parts.listing.submit(opened, opener.page.mine, outputs, **FORM)
     shown.then(**opener.restore).then(**opener.watch)
     outputs = [parts.said, parts.undo, parts.deleted, parts.file, parts.form, parts.label, parts.note, parts.described]
-    parts.listing.click(done, None, outputs, **FORM).then(**again_look)
+    parts.listing.click(done, None, outputs, **FORM).then(**again_look).then(None, js=TO_FORM, api_visibility="private")
     parts.undo.click(restored, parts.deleted, [parts.said, parts.undo], **FORM).then(**again_look)
-    parts.upload.upload(taken, parts.upload, parts.said, **FORM)
+    parts.upload.upload(taken, parts.upload, [parts.said, opener.page.recordings], **FORM)
 
 
 def _deed(app: App, do: str, experiment: str) -> dict[str, Any]:
@@ -223,10 +227,11 @@ def _deed(app: App, do: str, experiment: str) -> dict[str, Any]:
     elif do == "export":
         path = Path(tempfile.mkdtemp(prefix="export-")) / f"{experiment}.jsonl.gz"
         give_out(stored, path)
-        return {"file": gr.update(value=str(path), label=f"Download {path.name}", visible=True)}
+        return {"said": note_html(strings.EXPORTED.format(title)), "file": gr.update(value=str(path), visible=True)}
     elif do == "describe":
         line = earlier.line(experiment)
-        return {"form": gr.update(visible=True), "label": line["label"], "note": line["note"], "described": experiment}
+        named = {"label": gr.update(value=line["label"], info=f"Of “{title}”."), "note": line["note"]}
+        return {"form": gr.update(visible=True), **named, "described": experiment}
     return {}
 
 
@@ -240,6 +245,7 @@ def _wire_form(app: App, parts: Parts) -> None:
 
     asked = [parts.described, parts.label, parts.note, *parts.sought()]
     gr.on([parts.save.click, parts.label.submit], saved, asked, [parts.said, parts.form, *parts.shown()], **FORM)
+    parts.cancel.click(lambda: gr.update(visible=False), None, parts.form, **FORM)
 
 
 def _wire_ticks(parts: Parts, opener: Opener) -> None:

@@ -141,9 +141,10 @@ def _wire_sweep(app: App, blocks: gr.Blocks, place: gr.Tab, opener: Opener, part
         known = choices(app)
         return gr.update(choices=known, value=sweep if any(name == sweep for _, name in known) else None)
 
-    async def watched(sweep: str) -> AsyncIterator[list[Any]]:
-        async for state in watch(app, sweep):
+    async def watched(sweep: str, request: gr.Request) -> AsyncIterator[list[Any]]:
+        async for state in watch(app, sweep, f"{request.session_hash}/sweep"):
             yield state
+        yield [gr.skip() for _ in parts.shown()]  # without a value all of them would be emptied
 
     start, pause, stop, on = parts.buttons
     steps: dict[str, Any] = {"fn": watched, "inputs": parts.sweep, "outputs": parts.shown(), **WATCH}
@@ -200,11 +201,13 @@ def wanted(app: App, asked: Sequence[Any], draft: Draft) -> Any:
     return plan_of(app, specs, "", pairs)
 
 
-async def watch(app: App, sweep: str) -> AsyncIterator[list[Any]]:
-    """Values of the components that show a sweep: at once, then while it goes on and something changes."""
+async def watch(app: App, sweep: str, page: str) -> AsyncIterator[list[Any]]:
+    """Values of the components that show a sweep: at once, then while it goes on and something changes. Ends as well when the page is
+    left, or when the same page starts another watch."""
     before: Any = None
     charted: Any = None
-    while sweep:
+    mark = app.watchers[page] = object()
+    while sweep and app.watchers.get(page) is mark:
         try:
             stored = await asyncio.to_thread(app.sweeps.look, sweep)
         except Problem:
