@@ -112,6 +112,7 @@ HISTORY_EMPTY = (
 NOTHING_FOUND = "No experiment fits these filters."
 ANY = "any"
 IMPORT_DONE = "Imported as {}: it is with the recordings in the tab Compare now, and opens as recorded."
+IMPORT_SWEEP = "Imported as {}: it is with the sweeps in the tab Sweep now, as recorded."
 DELETED = "{} deleted. It can be brought back for a day."
 RESTORED = "Brought back."
 
@@ -138,4 +139,5 @@ SWEEP_STATUS = {
     "stopped": "Stopped",
     "interrupted": "Interrupted when the server ended: press Go on",
     "done": "Done",
+    "recorded": "Recorded",
 }
