@@ -46,6 +46,7 @@ from playground.results.claims import Claim, claims_from, judge
 from playground.techniques import techniques
 
 EXPERIMENT_FIELDS = ("title", "about", "baseline", "variant")
+_ONE_RUN = "--engine replay --model recording:{}#0"
 LIST_FIELDS = ("title", "about", "variants")
 
 
@@ -98,8 +99,22 @@ def sweeps(folder: Path = PRESETS / "sweeps") -> list[SweepPreset]:
 
 def recorded() -> list[ExperimentPreset]:
     """The recordings that are shipped and those that were imported, as experiments which the replay engine plays."""
-    found = [item for path in recordings().values() if (item := _readable(path))]
+    found = [item for item in _recorded() if item.sweep is None]
     return [ExperimentPreset(item.name, f"{item.title} · {item.machine}, {item.date}", item.about, tuple(specs_of(item))) for item in found]
+
+
+def recorded_sweeps() -> list[Recording]:
+    """The recorded sweeps among them, without their events."""
+    return [item for item in _recorded() if item.sweep is not None]
+
+
+def is_sweep(name: str) -> bool:
+    """Whether that is a recorded sweep."""
+    return any(item.name == name for item in recorded_sweeps())
+
+
+def _recorded() -> list[Recording]:
+    return [item for path in recordings().values() if (item := _readable(path))]
 
 
 def _readable(path: Path) -> Recording | None:
@@ -269,5 +284,7 @@ def _not_there(path: Path) -> Problem:
     # Names of recordings hold version numbers, so not every full stop begins a suffix.
     if len(path.parts) > 1 or path.suffix[1:].isalpha():
         return Problem("user", f"There is no file {path}.")
+    if is_sweep(str(path)):
+        return Problem("user", f"{path} is a recorded sweep, which the tab Sweep shows; to play one of its runs: {_ONE_RUN.format(path)}.")
     names = [found.stem for found in (PRESETS / "experiments").glob("*.toml")]
     return Problem("user", did_you_mean("There is no file or experiment", str(path), [*names, *recordings()]))

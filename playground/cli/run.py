@@ -24,9 +24,9 @@ from playground.core.plan import plan_for
 from playground.core.spec import RunSpec
 from playground.engines import engine_class
 from playground.measure.machine import probe
-from playground.models.recording import recordings, write
+from playground.models.recording import write
 from playground.models.resolve import peek, require_made
-from playground.presets import ExperimentPreset, experiment, judged, offered
+from playground.presets import ExperimentPreset, experiment, judged, offered, recorded
 from playground.results.store import open_store
 from playground.results.table import claims_text, table
 from playground.run.exchange import header_of
@@ -40,7 +40,7 @@ from playground.techniques import techniques
 def register(commands: Any) -> None:
     """The command and its flags; `commands`: what argparse's add_subparsers gave."""
     run = commands.add_parser("run", help="run one or several variants and print their numbers")
-    names = ", ".join([*(path.stem for path in sorted((PRESETS / "experiments").glob("*.toml"))), *recordings()])
+    names = ", ".join([*(path.stem for path in sorted((PRESETS / "experiments").glob("*.toml"))), *(preset.name for preset in recorded())])
     run.add_argument("spec", nargs="?", metavar="SPEC", help=f"a .toml or .json file, or a preset: {names}")
     add_flags(run)
     run.add_argument("--record", metavar="OUT.jsonl.gz", help="write all events as a recording that the replay engine plays")

@@ -6,6 +6,7 @@ Results go to stdout, progress to stderr. Ctrl-C stops it, and it goes on with -
     python -m playground sweep mine.toml --axis batch_size=1,2,4,8 --json sweep.json
     python -m playground sweep kv-cache --axis max_new_tokens=16:256:x2      # an experiment: each of its variants is a line
     python -m playground sweep --resume k3x9mfq2
+    python -m playground sweep batch-size --record batches.jsonl.gz          # one file that another installation imports
 """
 
 from __future__ import annotations
@@ -32,18 +33,19 @@ from playground.measure.machine import probe
 from playground.models.resolve import peek
 from playground.presets import SweepPreset, sweep, sweepable
 from playground.results.numbers import duration
-from playground.results.store import open_store
+from playground.results.store import Store, open_store
 from playground.results.sweep_document import sweep_document
 from playground.results.sweep_facts import facts
 from playground.results.sweep_table import sweep_table
 from playground.results.sweeps import StoredSweep
+from playground.run.exchange import give_out_sweep
 from playground.run.forecast import estimate_of, shortage
 from playground.run.progress import tell
 from playground.run.runner import Runner
 from playground.run.sweep import Sweep, create, require_runnable
 from playground.techniques import techniques
 
-WITH_RESUME = ("command", "resume", "json", "quiet", "measure_again")
+WITH_RESUME = ("command", "resume", "json", "record", "quiet", "measure_again")
 UNSET: tuple[object, ...] = (None, False, [])
 
 
@@ -59,6 +61,7 @@ def register(commands: Any) -> None:
     )  # fmt: skip
     add_flags(command)
     command.add_argument("--resume", metavar="ID", help="go on with a sweep that was stopped: its finished runs are not run again")
+    command.add_argument("--record", metavar="OUT.jsonl.gz", help="write all events as a recording, which the tab Sweep shows elsewhere")
     command.set_defaults(command=_sweep)
 
 
@@ -86,7 +89,8 @@ def wanted(args: argparse.Namespace) -> SweepSpec:
 
 
 def _sweep(args: argparse.Namespace) -> int:
-    check_writable(args.json)
+    for target in (args.json, args.record):
+        check_writable(target)
     if args.resume and (others := [name for name, value in vars(args).items() if name not in WITH_RESUME and value not in UNSET]):
         names = ", ".join("SPEC" if name == "spec" else f"--{name.replace('_', '-')}" for name in others)
         raise Problem("user", f"--resume goes on with what was planned, so {names} would have no effect.")
@@ -106,7 +110,7 @@ def _sweep(args: argparse.Namespace) -> int:
                 _tell(running.stored, index, event)
     finally:
         runner.close()
-    return _deliver(args, running)
+    return _deliver(args, running, store)
 
 
 def _warn(missing: Sequence[Cell]) -> None:
@@ -126,8 +130,8 @@ def _tell(stored: StoredSweep, index: int, event: Event) -> None:
         tell(stored.cells[index].cell.label, event)
 
 
-def _deliver(args: argparse.Namespace, running: Sweep) -> int:
-    """Print the table and what the curves say, write the file, and say how to go on where runs are missing."""
+def _deliver(args: argparse.Namespace, running: Sweep, store: Store) -> int:
+    """Print the table and what the curves say, write the files, and say how to go on where runs are missing."""
     stored = running.stored
     found = facts(stored.plan, stored.cells)
     if args.json != "-":
@@ -136,6 +140,12 @@ def _deliver(args: argparse.Namespace, running: Sweep) -> int:
         done = len(stored.cells) - len(stored.missing)
         print(f"{done} of {len(stored.cells)} runs are done. Go on: python -m playground sweep --resume {stored.id}", file=sys.stderr)
     status = 0 if running.status == "done" else 1
+    if args.record:
+        try:
+            give_out_sweep(stored, store, Path(args.record))
+        except Problem as problem:
+            print(f"playground: {problem.message}", file=sys.stderr)
+            status = 2
     try:
         if args.json:
             write_json(args.json, sweep_document(stored))

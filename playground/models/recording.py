@@ -2,7 +2,7 @@
 
 A recording is a `.jsonl.gz` file. Its first line is a header (title, machine, date, about, specs: the variants, baseline first), every
 further line is one event: `{"v": variant, "e": {event}}`. Files in `assets/recordings/` and those that were imported, in the user's folder,
-have a name, all others a path. Example::
+have a name, all others a path. A recorded sweep's header has `sweep` besides: its plan, and the place of each variant in it. Example::
 
     recording = read(find("h100-precision"))
     print(recording.title, recording.machine, len(recording.events[0]))
@@ -24,6 +24,7 @@ from playground.core.events import Event, from_json, to_json
 from playground.core.places import ASSETS, home
 from playground.core.problem import Problem, did_you_mean
 from playground.core.spec import RunSpec
+from playground.core.sweep import Cell, SweepSpec
 from playground.models.folder import existing
 
 FOLDER = ASSETS / "recordings"
@@ -33,8 +34,50 @@ FIELDS = ("title", "machine", "date", "about", "specs")
 
 
 @dataclass(frozen=True)
+class RecordedCell:
+    """A cell of a recorded sweep. variant: which of the recording's it is, None where it has no events, for `reason`; seconds: it took."""
+
+    cell: Cell
+    variant: int | None = None
+    reason: str = ""
+    seconds: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; the spec of a variant is among the recording's, and not here."""
+        left_out = ("index",) if self.variant is None else ("index", "spec")
+        cell = {name: value for name, value in self.cell.to_dict().items() if name not in left_out}
+        return {**cell, "variant": self.variant, "reason": self.reason, "seconds": self.seconds}
+
+
+@dataclass(frozen=True)
+class RecordedSweep:
+    """The plan of a recorded sweep, and all its cells in order."""
+
+    plan: SweepSpec
+    cells: tuple[RecordedCell, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {"plan": self.plan.to_dict(), "cells": [held.to_dict() for held in self.cells]}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], specs: Sequence[RunSpec]) -> RecordedSweep:
+        """What `to_dict` gave of a recording with these variants; raises ValueError and its like for anything else."""
+        cells = []
+        for index, item in enumerate(data["cells"]):
+            variant, seconds = item["variant"], item["seconds"]
+            spec = RunSpec.from_dict(item["spec"]) if variant is None else specs[variant]
+            cell = Cell(index, int(item["line"]), tuple(item["point"]), spec, str(item["label"]))
+            cells.append(RecordedCell(cell, variant, str(item["reason"]), None if seconds is None else float(seconds)))
+        if [held.variant for held in cells if held.variant is not None] != list(range(len(specs))):
+            raise ValueError("each variant must be one of the cells, in their order")
+        return cls(SweepSpec.from_dict(data["plan"]), tuple(cells))
+
+
+@dataclass(frozen=True)
 class Recording:
-    """A recorded experiment: what was run (`specs`, baseline first) and the events of each variant, in order. `name`: what finds it."""
+    """A recorded experiment: what was run (`specs`, baseline first) and the events of each variant, in order. `name`: what finds it;
+    `sweep`: what its variants are cells of, None where they are one comparison."""
 
     name: str
     title: str
@@ -43,24 +86,27 @@ class Recording:
     about: str
     specs: tuple[RunSpec, ...]
     events: tuple[tuple[Event, ...], ...]
+    sweep: RecordedSweep | None = None
 
 
 def write(path: Path, header: Mapping[str, Any], events: Sequence[Sequence[Event]]) -> None:
     """Write a recording in one piece: a reader sees the whole file or none.
 
-    header: title, machine, date, about and specs (RunSpec or their dictionaries), as many as `events`. Raises Problem("user") for anything
-    else and OSError where the file cannot be written.
+    header: title, machine, date, about and specs (RunSpec or their dictionaries), as many as `events`; of a sweep, `sweep`. Raises
+    Problem("user") for anything else and OSError where the file cannot be written.
     """
-    if set(header) != set(FIELDS):
+    sweep: RecordedSweep | None = header.get("sweep")
+    if set(header) - {"sweep"} != set(FIELDS):
         raise Problem("user", f"A recording needs exactly these: {', '.join(FIELDS)}; it got {', '.join(header) or 'nothing'}.")
     specs = [spec.to_dict() if isinstance(spec, RunSpec) else dict(spec) for spec in header["specs"]]
     if len(specs) != len(events):
         raise Problem("user", f"A recording needs the events of each variant: {len(specs)} variants, events of {len(events)}.")
+    first = {**{name: header[name] for name in FIELDS}, "specs": specs, **({"sweep": sweep.to_dict()} if sweep else {})}
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
     try:
         with os.fdopen(handle, "wb") as raw, gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0) as packed:
-            packed.write(json.dumps({**header, "specs": specs}, ensure_ascii=False).encode() + b"\n")
+            packed.write(json.dumps(first, ensure_ascii=False).encode() + b"\n")
             for variant, list_of_events in enumerate(events):
                 for event in list_of_events:
                     packed.write(f'{{"v":{variant},"e":{to_json(event)}}}\n'.encode())
@@ -78,6 +124,7 @@ def read(path: Path, *, events_too: bool = True) -> Recording:
             lines = _lines(packed)
             header = json.loads(next(lines))
             specs = tuple(RunSpec.from_dict(spec) for spec in header["specs"])
+            sweep = RecordedSweep.from_dict(header["sweep"], specs) if "sweep" in header else None
             events: tuple[list[Event], ...] = tuple([] for _ in specs)
             for line in lines if events_too else ():
                 data = json.loads(line)
@@ -85,7 +132,7 @@ def read(path: Path, *, events_too: bool = True) -> Recording:
         texts = {name: str(header[name]) for name in ("title", "machine", "date", "about")}
     except (OSError, EOFError, StopIteration, ValueError, LookupError, TypeError, AttributeError, zlib.error, RecursionError) as error:
         raise Problem("model", f"{path.name} is not a recording, or it is damaged.", f"{type(error).__name__}: {error}") from error
-    return Recording(name=_name(path), specs=specs, events=tuple(tuple(item) for item in events), **texts)
+    return Recording(name=_name(path), specs=specs, events=tuple(tuple(item) for item in events), sweep=sweep, **texts)
 
 
 def _lines(packed: gzip.GzipFile) -> Iterator[str]:

@@ -99,6 +99,19 @@ class StoredSweep:
         return {**head, "axes": axes, "finished": finished, "left_s": self.left_s, "cells": cells}
 
 
+def ended(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Status, result and reason of a cell whose run ended with this document."""
+    error = document["error"] or {}
+    status = "oom" if error.get("kind") == "oom" else str(document["status"])
+    return {"status": status, "result": document, "reason": str(error.get("message", ""))}
+
+
+def reference_of(cell: Cell, cells: Sequence[Cell]) -> Cell | None:
+    """The first cell of the same model, which quality is compared with, be it the cell itself; None where no two can be compared."""
+    same = [item for item in cells if item.spec.model == cell.spec.model and item.spec.protocol.quality]
+    return same[0] if cell.spec.protocol.quality and len(same) > 1 else None
+
+
 class Sweeps:
     """The sweeps of a store; every method may raise Problem("user"), as the store's own do."""
 

@@ -99,6 +99,8 @@ def _effects(techniques: Techniques, recorded: Iterable[Recording]) -> dict[str,
     """By technique: a line a recording that shows it."""
     found: dict[str, list[str]] = {}
     for recording in recorded:
+        if recording.sweep:  # its first run is no baseline of the others
+            continue
         lines: dict[str, list[str]] = {}
         baseline = (recording.specs[0], recording.events[0])
         for spec, events in zip(recording.specs[1:], recording.events[1:], strict=True):

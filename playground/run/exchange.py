@@ -1,10 +1,11 @@
-"""One experiment as one file: out of the store of one installation, into another one, which plays it as a recording.
+"""One experiment or one sweep as one file: out of the store of one installation, into another one, which plays it as a recording.
 
 The file is what `models.recording` writes. What comes in is data from a stranger: it is limited in size, parsed, derived once as the page
 would, and written anew, so that nothing of the file itself is kept. Example::
 
     give_out(store.load("k3x9abcd"), Path("ladder.jsonl.gz"))
     take_in(Path("ladder.jsonl.gz"))      # "ladder": python -m playground run ladder
+    give_out_sweep(Sweeps(store).load("m4p7qrst"), store, Path("batches.jsonl.gz"))     # the tab Sweep shows it elsewhere
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +23,14 @@ from playground.core.places import PRESETS
 from playground.core.plan import parse_knobs
 from playground.core.problem import Problem
 from playground.core.spec import RunSpec
+from playground.core.sweep import MOST_CELLS, cells
 from playground.engines.replay import recorded_spec
-from playground.models.recording import SUFFIX, Recording, own_folder, read, recordings, write
+from playground.models.recording import FIELDS, SUFFIX, RecordedCell, RecordedSweep, Recording, own_folder, read, recordings, write
 from playground.results.result import result
-from playground.results.store import StoredExperiment
+from playground.results.store import Store, StoredExperiment
+from playground.results.sweep_charts import sweep_charts
+from playground.results.sweeps import StoredCell, StoredSweep
+from playground.run.recorded_sweep import recorded_sweep
 from playground.techniques import techniques
 
 MOST_FILE_BYTES = 64_000_000
@@ -49,8 +55,44 @@ def give_out(stored: StoredExperiment, path: Path) -> None:
     if not any(events):
         raise Problem("user", f"The experiment {stored.id} has no events: there is nothing to export.")
     specs = [recorded_spec(run.spec) for run in stored.runs]  # a replay is given out as what was recorded
+    _write(path, header_of(stored.title, "", specs, [run.result for run in stored.runs]), events)
+
+
+def give_out_sweep(stored: StoredSweep, store: Store, path: Path) -> None:
+    """Write a stored sweep to `path`, with the events of each cell that ended and the reason why another has none; raises Problem("user")
+    while it goes on, where nothing of it has ended, or for a file that cannot be written."""
+    if stored.status in GOING_ON:
+        raise Problem("user", f"The sweep {stored.id} is not over yet: wait, or stop it.")
+    held_cells: list[RecordedCell] = []
+    events: list[Sequence[Event]] = []
+    results: list[Mapping[str, Any] | None] = []
+    for held in stored.cells:
+        cell = dataclasses.replace(held.cell, spec=recorded_spec(held.cell.spec))
+        if seen := _events(held, store):
+            held_cells.append(RecordedCell(cell, len(events), seconds=held.seconds))
+            events.append(seen)
+            results.append(held.result)
+        else:
+            kept_nothing = "Its events are not in the store." if held.finished else "It was not run to its end."
+            held_cells.append(RecordedCell(cell, None, (held.status == "skipped" and held.reason) or kept_nothing))
+    if not events:
+        raise Problem("user", f"No run of the sweep {stored.id} has ended: there is nothing to export.")
+    specs = [held.cell.spec for held in held_cells if held.variant is not None]
+    header = header_of(stored.title, stored.plan.about, specs, results)
+    _write(path, {**header, "sweep": RecordedSweep(stored.plan, tuple(held_cells))}, events)
+
+
+def _events(held: StoredCell, store: Store) -> Sequence[Event]:
+    """Of a cell that ended; none where it did not, and where the store does not have them."""
+    if held.finished and held.experiment:
+        with suppress(Problem):
+            return store.load(held.experiment).runs[0].events
+    return ()
+
+
+def _write(path: Path, header: Mapping[str, Any], events: Sequence[Sequence[Event]]) -> None:
     try:
-        write(path, header_of(stored.title, "", specs, [run.result for run in stored.runs]), events)
+        write(path, header, events)
     except OSError as error:
         raise Problem("user", f"{path} cannot be written: {error.strerror or error}.") from None
 
@@ -68,7 +110,7 @@ def take_in(path: Path) -> str:
     recording = read(path)
     _check(recording, path.name)
     name = _free_name(recording, path)
-    header = {field: getattr(recording, field) for field in ("title", "machine", "date", "about", "specs")}
+    header = {field: getattr(recording, field) for field in (*FIELDS, "sweep")}
     try:
         write(own_folder() / (name + SUFFIX), header, recording.events)
     except OSError as error:
@@ -78,23 +120,45 @@ def take_in(path: Path) -> str:
 
 def _check(recording: Recording, name: str) -> None:
     """Raises Problem("model") for what could not be played and shown."""
-    if not 1 <= len(recording.specs) <= MOST_VARIANTS:
-        raise Problem("model", f"{name} holds {len(recording.specs)} variants; 1 to {MOST_VARIANTS} can be shown.")
+    held_cells = recording.sweep.cells if recording.sweep else ()
+    specs = [held.cell.spec for held in held_cells] or recording.specs
+    most, what = (MOST_CELLS, "runs") if recording.sweep else (MOST_VARIANTS, "variants")
+    if not recording.specs or len(specs) > most:
+        raise Problem("model", f"{name} holds {len(specs)} {what}; 1 to {most} can be shown.")
     try:
-        for spec in recording.specs:
+        for spec in specs:
             parse_knobs(spec.knobs, techniques())
+        if recording.sweep:
+            _check_places(recording.sweep)
+        for number, events in enumerate(recording.events):
+            if not _playable(events):
+                raise ValueError(f"variant {number} has no events, or stamps that are none")
+        _derive(recording)
     except Problem as problem:
         raise Problem("model", f"{name} was written by another version: {problem.message}") from None
+    except Exception as error:  # whatever a stranger's values do to whichever number
+        raise Problem("model", f"{name} is not a recording, or it is damaged.", f"{type(error).__name__}: {error}") from error
+
+
+def _check_places(sweep: RecordedSweep) -> None:
+    """Raises Problem for a plan that this version does not have, and ValueError where its cells are not those of the plan."""
+    plan = sweep.plan.checked(techniques())
+    planned = {(cell.line, cell.point) for cell in cells(plan, techniques())}
+    found = [(held.cell.line, held.cell.point) for held in sweep.cells]
+    seconds = [held.seconds for held in sweep.cells if held.seconds is not None]
+    if plan != sweep.plan or len(found) != len(planned) or set(found) != planned or not all(0 <= each < math.inf for each in seconds):
+        raise ValueError("its runs are not those of its plan")
+
+
+def _derive(recording: Recording) -> None:
+    """All that the page would show of it."""
+    if recording.sweep:
+        stored = recorded_sweep(recording)
+        sweep_charts(stored.plan, stored.cells)
+        return
     baseline = (recording.specs[0], recording.events[0])
     for number, (spec, events) in enumerate(zip(recording.specs, recording.events, strict=True)):
-        if not _playable(events):
-            raise Problem(
-                "model", f"{name} is not a recording, or it is damaged.", f"variant {number} has no events, or stamps that are none"
-            )
-        try:
-            result(spec, events, baseline if number else None)
-        except Exception as error:  # whatever a stranger's values do to whichever number
-            raise Problem("model", f"{name} is not a recording, or it is damaged.", f"{type(error).__name__}: {error}") from error
+        result(spec, events, baseline if number else None)
 
 
 def _playable(events: Sequence[Event]) -> bool:

@@ -30,7 +30,7 @@ from playground.core.sweep import SweepSpec, cells, larger
 from playground.engines import engine_class, engines
 from playground.measure.machine import probe
 from playground.results.store import Store
-from playground.results.sweeps import StoredCell, StoredSweep, Sweeps
+from playground.results.sweeps import StoredCell, StoredSweep, Sweeps, ended, reference_of
 from playground.run.experiment import Reference, Runs, run_experiment
 from playground.techniques import techniques
 
@@ -121,9 +121,7 @@ class Sweep(Iterator[tuple[int, Event]]):
         self.results.append(document)
         if self._is_reference(held):
             self._references[index] = experiment.events[0]
-        error = document["error"] or {}
-        status = "oom" if error.get("kind") == "oom" else str(document["status"])
-        after = dataclasses.replace(self.stored.cells[index], status=status, result=document, reason=str(error.get("message", "")))
+        after = dataclasses.replace(self.stored.cells[index], **ended(document))
         self._became(index, after)
         if after.finished:
             self._became(index, dataclasses.replace(after, seconds=seconds))
@@ -144,12 +142,12 @@ class Sweep(Iterator[tuple[int, Event]]):
         return next((item for item in self.stored.cells if item.status == "oom" and larger(held.cell, item.cell, axes)), None)
 
     def _reference(self, held: StoredCell) -> Reference | None:
-        """The first cell of the same model, which quality is compared with; None where no two cells can be compared."""
-        same = [item for item in self.stored.cells if item.cell.spec.model == held.cell.spec.model and item.cell.spec.protocol.quality]
-        if not held.cell.spec.protocol.quality or len(same) < 2:
+        """What the cell's quality is compared with; None where no two cells can be compared."""
+        first = reference_of(held.cell, [item.cell for item in self.stored.cells])
+        if first is None:
             return None
-        folder = _folder(self.stored.id) / str(same[0].cell.index)
-        return Reference(folder, None if same[0].cell == held.cell else (same[0].cell.spec, self._events(same[0])))
+        measured = None if first == held.cell else (first.spec, self._events(self.stored.cells[first.index]))
+        return Reference(_folder(self.stored.id) / str(first.index), measured)
 
     def _is_reference(self, held: StoredCell) -> bool:
         reference = self._reference(held)

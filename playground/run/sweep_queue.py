@@ -18,6 +18,7 @@ from playground.results.store import Store
 from playground.results.sweeps import StoredSweep, Sweeps
 from playground.run.experiment import Runs
 from playground.run.jobs import Job, Jobs
+from playground.run.recorded_sweep import PREFIX, load_recorded
 from playground.run.sweep import Sweep, create, forget
 
 COMPLETE = "Every run of this sweep has a result already."
@@ -85,12 +86,14 @@ class SweepQueue:
         forget(self._store, sweep)
 
     def look(self, sweep: str) -> StoredSweep:
-        """The sweep as it is now; raises Problem("user") for an unknown one."""
+        """The sweep as it is now, or a recorded one; raises Problem for an unknown one."""
+        if sweep.startswith(PREFIX):
+            return load_recorded(sweep)
         found = self._of(sweep)
         return found.live.stored if found and found.live else Sweeps(self._store).load(sweep)
 
     def status(self, stored: StoredSweep) -> str:
-        """waiting, running, pausing, paused, stopped, interrupted or done; waiting also where an earlier try was something else."""
+        """waiting, running, pausing, paused, stopped, interrupted, done, recorded; waiting also where an earlier try was another."""
         found = self._of(stored.id)
         if found is None:
             return stored.status

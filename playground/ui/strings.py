@@ -113,6 +113,7 @@ NOTHING_FOUND = "No experiment fits these filters."
 ANY = "any"
 IMPORT_DONE = "Imported as {}: it is with the recordings in the tab Compare now, and opens as recorded."
 EXPORTED = "{} is ready as a file."
+IMPORT_SWEEP = "Imported as {}: it is with the sweeps in the tab Sweep now, as recorded."
 DELETED = "{} deleted. It can be brought back for a day."
 RESTORED = "Brought back."
 
@@ -139,4 +140,5 @@ SWEEP_STATUS = {
     "stopped": "Stopped",
     "interrupted": "Interrupted when the server ended: press Go on",
     "done": "Done",
+    "recorded": "Recorded",
 }

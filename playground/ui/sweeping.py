@@ -16,11 +16,13 @@ from playground.core.plan import SPEC_FIELDS, knob_index
 from playground.core.problem import Problem
 from playground.core.spec import RunSpec
 from playground.core.sweep import GROWING, WORK_AXES, SweepSpec, axes_from, axis_title, cells
+from playground.presets import recorded_sweeps
 from playground.results.numbers import duration
 from playground.results.sweep_charts import sweep_charts
 from playground.results.sweep_facts import facts
 from playground.results.sweeps import StoredCell, StoredSweep, Sweeps
 from playground.run.forecast import foreseen
+from playground.run.recorded_sweep import PREFIX, RECORDED
 from playground.run.sweep import require_runnable
 from playground.ui import strings
 from playground.ui.handlers import App
@@ -49,12 +51,13 @@ def checked(app: App, plan: SweepSpec) -> SweepSpec:
 
 
 def choices(app: App) -> list[tuple[str, str]]:
-    """(line, id) of the sweeps of this machine, the newest first."""
+    """(line, id) of the sweeps of this machine, the newest first, then of the recorded ones."""
     found = Sweeps(app.store).history()
-    return [
+    own = [
         (f"{item['created_at'][:16].replace('T', ' ')} UTC · {item['title'] or 'Sweep'} · {item['cells']} runs", item["id"])
         for item in found
     ]
+    return own + [(f"Recorded: {item.title} · {item.machine}, {item.date}", PREFIX + item.name) for item in recorded_sweeps()]
 
 
 def axis_choices(app: App) -> list[tuple[str, str]]:
@@ -98,10 +101,10 @@ def _cell_html(cell: StoredCell) -> str:
 
 
 def charts_json(app: App, stored: StoredSweep) -> str:
-    """The charts' value; "" before the first run has ended. Runs that are missing have their predictions already."""
+    """The charts' value; "" before the first run has ended. Of this machine's, runs that are missing have their predictions."""
     if not any(cell.result for cell in stored.cells):
         return ""
-    missing = {cell.cell.index: cell.cell.spec for cell in stored.cells if not cell.result}
+    missing = {cell.cell.index: cell.cell.spec for cell in stored.cells if not cell.result and stored.status != RECORDED}
     machine, known = app.world.machine, app.world.techniques
     predicted = foreseen(missing, known, machine, app.store.ceilings()) if missing else {}
     return json.dumps(sweep_charts(stored.plan, stored.cells, predicted))

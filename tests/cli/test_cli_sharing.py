@@ -15,6 +15,7 @@ from playground.core.places import home
 from playground.models.recording import find, read
 from playground.results.result import result
 from playground.results.store import open_store
+from playground.results.sweeps import Sweeps
 
 NAME = "h200-llama-3.2-1b-kv-cache-long"
 
@@ -80,3 +81,38 @@ def test_a_file_of_results_becomes_a_report_and_other_files_a_sentence(
     said = capsys.readouterr().err.splitlines()
     assert all(line.startswith("playground: ") for line in said)
     assert len(said) == 11
+
+
+def test_a_sweep_is_recorded_when_it_runs_when_it_goes_on_and_by_its_id_and_another_home_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PLAYGROUND_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    flags = [
+        "--engine",
+        "fake",
+        "--model",
+        "script:step_ms=1,prefill_ms=1",
+        "--axis",
+        "batch_size=1,2",
+        "--repeats",
+        "1",
+        "--title",
+        "Rows",
+    ]
+    assert main(["sweep", *flags, "--record", "ran.jsonl.gz"]) == 0
+    store = open_store()
+    (head,) = Sweeps(store).history()
+    store.close()
+    assert main(["sweep", "--resume", head["id"], "--record", "resumed.jsonl.gz"]) == 0
+    assert main(["export", head["id"], "exported.jsonl.gz"]) == 0
+    assert "Exported “Rows” (2 runs)" in capsys.readouterr().out
+    ran, resumed, exported = (read(Path(f"{name}.jsonl.gz")) for name in ("ran", "resumed", "exported"))
+    assert (ran.events, ran.sweep) == (resumed.events, resumed.sweep) == (exported.events, exported.sweep)
+    assert all(ran.events)
+    monkeypatch.setenv("PLAYGROUND_HOME", str(tmp_path / "elsewhere"))
+    assert main(["import", "ran.jsonl.gz"]) == 0
+    assert "Imported as ran. The tab Sweep shows it." in capsys.readouterr().out
+    assert main(["run", "ran"]) == 2
+    assert "ran is a recorded sweep" in capsys.readouterr().err
+    assert main(["sweep", *flags, "--record", "no/such/folder.jsonl.gz"]) == 2

@@ -12,6 +12,7 @@ import gradio as gr
 
 from playground.core.places import ASSETS
 from playground.core.problem import Problem
+from playground.presets import is_sweep
 from playground.results.compare import FEWEST, MOST
 from playground.results.history import Filters
 from playground.run.exchange import give_out, take_in
@@ -197,7 +198,9 @@ def _wire_deeds(app: App, parts: Parts, opener: Opener) -> None:
 
     def taken(path: str) -> list[Any]:
         try:
-            return [note_html(strings.IMPORT_DONE.format(take_in(Path(path)))), gr.update(choices=recordings())]
+            name = take_in(Path(path))
+            said = (strings.IMPORT_SWEEP if is_sweep(name) else strings.IMPORT_DONE).format(name)
+            return [note_html(said), gr.update(choices=recordings())]
         except Problem as problem:
             return [note_html(problem.message), gr.skip()]
 

@@ -13,6 +13,7 @@ from playground.core.problem import Problem
 from playground.core.sweep import PROTOCOL
 from playground.presets import SweepPreset, sweeps
 from playground.results.compare import FEWEST, MOST
+from playground.run.recorded_sweep import RECORDED
 from playground.ui import strings
 from playground.ui.compare import Opener
 from playground.ui.events import FORM, WATCH
@@ -75,7 +76,7 @@ def _parts(app: App) -> Parts:
             )
             quick = gr.Checkbox(True, label="Speed and memory only", info=strings.SWEEP_QUICK_INFO, elem_id="sweep-quick")
         with gr.Column(elem_classes="main", scale=1, min_width=320):
-            chosen = gr.Dropdown([], value=None, label="Sweeps on this machine", elem_id="sweeps", interactive=True)
+            chosen = gr.Dropdown([], value=None, label="Sweeps: of this machine, and recorded", elem_id="sweeps", interactive=True)
             progress = gr.HTML(f'<p class="quiet">{escape(strings.SWEEP_EMPTY)}</p>', apply_default_css=False, elem_id="sweep-progress")
             charts = chart("sweep-charts", "What the sweep shows")
             with gr.Row(elem_classes="bar-row"):
@@ -226,8 +227,8 @@ async def watch(app: App, sweep: str, page: str) -> AsyncIterator[list[Any]]:
 
 
 def _values(html: str, charts: Any, status: str, missing: bool, done: int) -> list[Any]:
-    going = status in GOING
-    visible = (status in ("waiting", "running"), going, not going and missing, done >= FEWEST, not going)
+    going, own = status in GOING, status != RECORDED
+    visible = (status in ("waiting", "running"), going, own and not going and missing, done >= FEWEST, own and not going)
     return [html, charts, *(gr.update(visible=each) for each in visible)]
 
 
