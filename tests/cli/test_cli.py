@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +42,8 @@ def process(*arguments: str) -> Finished:
 
 
 @pytest.fixture
-def playground(capsys: pytest.CaptureFixture[str]) -> Iterator[Command]:
+def playground(capsys: pytest.CaptureFixture[str]) -> Command:
     """playground("run", ...): the command in this process, which spares starting one; what it leaves is as of `process`."""
-    interrupt = signal.getsignal(signal.SIGINT)
 
     def command(*arguments: str) -> Finished:
         capsys.readouterr()
@@ -55,8 +53,7 @@ def playground(capsys: pytest.CaptureFixture[str]) -> Iterator[Command]:
             status = int(wrong.code or 0)
         return subprocess.CompletedProcess(arguments, status, *capsys.readouterr())
 
-    yield command
-    signal.signal(signal.SIGINT, interrupt)
+    return command
 
 
 @pytest.fixture
