@@ -71,9 +71,12 @@ class Bucket(NamedTuple):
 EMPTY = Bucket()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Series:
-    """A line that halves its resolution each time it reaches `MAX_BUCKETS`. Every sample counts: points are weighted means."""
+    """A line that halves its resolution each time it reaches `MAX_BUCKETS`. Every sample counts: points are weighted means.
+
+    Equal is only the same one, so that what is drawn of a line that has ended can be looked up.
+    """
 
     full: tuple[Bucket, ...] = ()
     open: Bucket = EMPTY

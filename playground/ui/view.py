@@ -24,9 +24,9 @@ LOAD_GAUGES = ("gpu_util", "cpu_percent")
 GPU_GAUGES = ("process_bytes", "device_used_bytes", "gpu_util")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Row:
-    """The text of one request: one piece a token; `token_ids` when the final output is there."""
+    """The text of one request: one piece a token; `token_ids` when the final output is there. Equal is only itself, as of `Series`."""
 
     pieces: Growing[str] = field(default_factory=Growing)
     token_ids: tuple[int, ...] | None = None
@@ -206,9 +206,8 @@ def departure(baseline: Sequence[object], other: Sequence[object]) -> int | None
     return next((i for i, (a, b) in enumerate(zip(baseline, other, strict=False)) if a != b), None)
 
 
-def row_departure(baseline: VariantView, variant: VariantView, row: int) -> int | None:
-    """`departure` of one request: by token ids when both final outputs are there, by pieces while they stream."""
-    one, two = baseline.rows.get(row), variant.rows.get(row)
+def row_departure(one: Row | None, two: Row | None) -> int | None:
+    """`departure` of one request: by token ids when both final outputs are there, by pieces while they stream; None without one of them."""
     if one is None or two is None:
         return None
     if one.token_ids is not None and two.token_ids is not None:
