@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,3 +31,11 @@ def playground_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         os.environ["PLAYGROUND_HOME"] = before
     (home / "models").unlink()
     shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def own_interrupt() -> Iterator[None]:
+    """A command that runs in this process sets what Ctrl-C does, and that would outlive its test."""
+    handler = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, handler)

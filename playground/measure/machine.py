@@ -9,6 +9,7 @@ Reads the system; writes nothing. Example::
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import importlib.util
 import os
@@ -158,10 +159,15 @@ def _packages() -> dict[str, str]:
     versions = {}
     for name, distribution in PACKAGES.items():
         try:
-            versions[name] = importlib.metadata.version(distribution)
+            versions[name] = _version(distribution)
         except importlib.metadata.PackageNotFoundError:
             continue
     return versions
+
+
+@functools.cache  # what is not installed raises and is looked for again
+def _version(distribution: str) -> str:
+    return importlib.metadata.version(distribution)
 
 
 def _commit(root: Path) -> str:

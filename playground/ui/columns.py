@@ -8,6 +8,7 @@ Pure: a `VariantView` and result documents in, a string out. Example::
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from playground.core.events import Progress
@@ -17,7 +18,7 @@ from playground.results.numbers import shown
 from playground.techniques import techniques
 from playground.ui.strings import FAILURE_ADVICE, NEXT_ROUND, PHASES, STATUS
 from playground.ui.text import escape, marked
-from playground.ui.view import VariantView, View, row_departure
+from playground.ui.view import Row, VariantView, View, row_departure
 
 Result = Mapping[str, Any]
 
@@ -110,12 +111,16 @@ def _text(view: View, index: int, row: int) -> str:
     if shown_row is None:
         words = "No text for this prompt yet." if variant.rows else ("" if variant.ended else "The text appears here.")
         return f'<div class="stream" tabindex="0" role="region" aria-label="Output"><div class="said empty">{words}</div></div>'
-    pieces = tuple(shown_row.pieces)
-    at = row_departure(baseline, variant, row) if index else None
-    before = tuple(baseline.rows[row].pieces)[at] if at is not None else ""
-    body = marked(pieces, at, before)
+    body = _said(shown_row, baseline.rows.get(row) if index else None)
     pinned = "stream" if variant.ended else "stream live"
     return f'<div class="{pinned}" tabindex="0" role="region" aria-label="Output"><div class="said">{body}</div></div>'
+
+
+@lru_cache(32)  # of variants that have ended, the text is not made again for each update
+def _said(row: Row, baseline: Row | None) -> str:
+    """The text with the token marked that departs from the baseline's."""
+    at = row_departure(baseline, row)
+    return marked(tuple(row.pieces), at, "" if baseline is None or at is None else tuple(baseline.pieces)[at])
 
 
 def _difference(view: View, index: int, row: int, result: Result | None) -> str:

@@ -10,13 +10,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from playground.results.charts import legend
 from playground.results.drawing import colour
 from playground.results.numbers import Scale, scale_for
+from playground.ui.series import Series
 from playground.ui.view import LATENCY, LOAD, MEMORY, THROUGHPUT, View
 
+NOTHING = Series()
+KEPT_LINES = 128  # of lines that have ended, what is drawn is not worked out again for each update
 SINCE_FIRST_TOKEN = "seconds since the variant's first pass began"
 SINCE_START = "seconds since the variant began"
 SOURCES = {
@@ -55,8 +59,8 @@ def live_json(view: View) -> str:
 
 
 def _panel(panel: Panel, view: View) -> dict[str, Any]:
-    lines = [variant.series[panel.line].points if panel.line in variant.series else () for variant in view.variants]
-    scale = scale_for(max((y for line in lines for _, y in line if y is not None), default=0.0), panel.unit)
+    lines = [variant.series.get(panel.line, NOTHING) for variant in view.variants]
+    scale = scale_for(max(_highest(line) for line in lines), panel.unit)
     if panel.unit == "s" and scale.unit == "s":
         scale = Scale(1000.0, "ms")
     traces = [_line(index, view.variants[index].name, line, scale) for index, line in enumerate(lines)]
@@ -72,13 +76,26 @@ def _panel(panel: Panel, view: View) -> dict[str, Any]:
     return {"id": panel.id, "title": title, "figure": {"data": traces, "layout": layout}, "height": 210}
 
 
-def _line(index: int, name: str, points: tuple[tuple[float, float | None], ...], scale: Scale) -> dict[str, Any]:
+@lru_cache(KEPT_LINES)
+def _highest(line: Series) -> float:
+    return max((y for _, y in line.points if y is not None), default=0.0)
+
+
+@lru_cache(KEPT_LINES)
+def _rounded(line: Series, factor: float) -> tuple[list[float], list[float | None]]:
+    """x and y of its points, to the digits that can be seen."""
+    points = line.points
+    return [float(f"{x:.5g}") for x, _ in points], [None if y is None else float(f"{y * factor:.4g}") for _, y in points]
+
+
+def _line(index: int, name: str, line: Series, scale: Scale) -> dict[str, Any]:
+    xs, ys = _rounded(line, scale.factor)
     return {
         "type": "scatter",
-        "mode": "lines" if len(points) > 1 else "markers",
+        "mode": "lines" if len(xs) > 1 else "markers",
         "name": name.replace("<", "&lt;"),
-        "x": [float(f"{x:.5g}") for x, _ in points],
-        "y": [None if y is None else float(f"{y * scale.factor:.4g}") for _, y in points],
+        "x": xs,
+        "y": ys,
         "meta": {"variant": index},
         "line": {"width": 1.8, "color": colour(index)},
         "marker": {"size": 5, "color": colour(index)},

@@ -11,11 +11,11 @@ events. Nothing here knows HTML or Gradio. Example::
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from playground.core import events as ev
-from playground.ui.series import Growing, Series
+from playground.ui.series import Growing, Series, changed
 
 Status = Literal["waiting", "running", "done", "failed", "cancelled", "interrupted"]
 LATENCY, THROUGHPUT, MEMORY, LOAD = "latency_s", "tokens_per_s", "memory_bytes", "load"
@@ -24,9 +24,9 @@ LOAD_GAUGES = ("gpu_util", "cpu_percent")
 GPU_GAUGES = ("process_bytes", "device_used_bytes", "gpu_util")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Row:
-    """The text of one request: one piece a token; `token_ids` when the final output is there."""
+    """The text of one request: one piece a token; `token_ids` when the final output is there. Equal is only itself, as of `Series`."""
 
     pieces: Growing[str] = field(default_factory=Growing)
     token_ids: tuple[int, ...] | None = None
@@ -95,66 +95,66 @@ def fold(view: View, item: tuple[int, ev.Event]) -> View:
 def _began(variant: VariantView, event: ev.Event) -> VariantView:
     if variant.began_ns is not None:
         return variant
-    return replace(variant, status="running", began_ns=event.t_ns)
+    return changed(variant, status="running", began_ns=event.t_ns)
 
 
 def _phase(variant: VariantView, event: ev.Phase) -> VariantView:
-    return replace(variant, phase=event.name, detail=event.detail, progress=None, progress_began=None, last_ns=None)
+    return changed(variant, phase=event.name, detail=event.detail, progress=None, progress_began=None, last_ns=None)
 
 
 def _progress(variant: VariantView, event: ev.Progress) -> VariantView:
     same = variant.progress is not None and variant.progress.name == event.name
-    return replace(variant, progress=event, progress_began=variant.progress_began if same else event)
+    return changed(variant, progress=event, progress_began=variant.progress_began if same else event)
 
 
 def _loaded(variant: VariantView, event: ev.Loaded) -> VariantView:
-    return replace(variant, loaded=event, progress=None, progress_began=None)
+    return changed(variant, loaded=event, progress=None, progress_began=None)
 
 
 def _prepared(variant: VariantView, event: ev.Prepared) -> VariantView:
-    return replace(variant, prepared=event)
+    return changed(variant, prepared=event)
 
 
 def _evidence(variant: VariantView, event: ev.Evidence) -> VariantView:
     others = tuple(found for found in variant.evidence if found.technique != event.technique)
-    return replace(variant, evidence=(*others, event))
+    return changed(variant, evidence=(*others, event))
 
 
 def _batch_start(variant: VariantView, event: ev.BatchStart) -> VariantView:
     generating = variant.generating_ns if variant.generating_ns is not None else event.t_ns
-    return replace(variant, generating_ns=generating, last_ns=event.t_ns, first_of_batch=True, after_pause=True)
+    return changed(variant, generating_ns=generating, last_ns=event.t_ns, first_of_batch=True, after_pause=True)
 
 
 def _tick(variant: VariantView, event: ev.Tick) -> VariantView:
     """A tick is one point of latency and of throughput; the first of a batch is the prefill and belongs to neither."""
-    produced = sum(len(row) for row in event.tokens)
-    variant = replace(variant, tokens=variant.tokens + produced)
+    produced = sum(map(len, event.tokens))
+    tokens = variant.tokens + produced
     if variant.last_ns is None or variant.generating_ns is None:
-        return replace(variant, last_ns=event.t_ns)
+        return changed(variant, tokens=tokens, last_ns=event.t_ns)
     gap = (event.t_ns - variant.last_ns) / 1e9
     if variant.first_of_batch or gap <= 0 or not produced:
-        return replace(variant, last_ns=event.t_ns, first_of_batch=False)
+        return changed(variant, tokens=tokens, last_ns=event.t_ns, first_of_batch=False)
     x = (event.t_ns - variant.generating_ns) / 1e9
     series = dict(variant.series)
     series[LATENCY] = series.get(LATENCY, Series()).plus(x, gap, after_pause=variant.after_pause)
     series[THROUGHPUT] = series.get(THROUGHPUT, Series()).plus(x, produced / gap, weight=gap, after_pause=variant.after_pause)
-    return replace(variant, last_ns=event.t_ns, series=series, after_pause=False)
+    return changed(variant, tokens=tokens, last_ns=event.t_ns, series=series, after_pause=False)
 
 
 def _batch_end(variant: VariantView, event: ev.BatchEnd) -> VariantView:
-    return replace(variant, last_ns=None)
+    return changed(variant, last_ns=None)
 
 
 def _text(variant: VariantView, event: ev.Text) -> VariantView:
     row = variant.rows.get(event.row, Row())
     if row.token_ids is not None:
         return variant
-    return replace(variant, rows={**variant.rows, event.row: replace(row, pieces=row.pieces.plus(event.pieces))})
+    return changed(variant, rows={**variant.rows, event.row: changed(row, pieces=row.pieces.plus(event.pieces))})
 
 
 def _output(variant: VariantView, event: ev.Output) -> VariantView:
     row = Row(Growing[str]().plus(event.pieces), event.token_ids, event.prompt)
-    return replace(variant, rows={**variant.rows, event.row: row})
+    return changed(variant, rows={**variant.rows, event.row: row})
 
 
 def _gauge(variant: VariantView, event: ev.Gauge) -> VariantView:
@@ -171,27 +171,27 @@ def _gauge(variant: VariantView, event: ev.Gauge) -> VariantView:
             sources[line] = name
             scale = 0.01 if name == "cpu_percent" else 1.0
             series[line] = before.plus(x, event.values[name] * scale)
-    return replace(variant, series=series, sources=sources)
+    return changed(variant, series=series, sources=sources)
 
 
 def _memory(variant: VariantView, event: ev.Memory) -> VariantView:
-    return replace(variant, memory={**variant.memory, **event.values})
+    return changed(variant, memory={**variant.memory, **event.values})
 
 
 def _warned(variant: VariantView, event: ev.Warned) -> VariantView:
-    return variant if event.message in variant.warnings else replace(variant, warnings=(*variant.warnings, event.message))
+    return variant if event.message in variant.warnings else changed(variant, warnings=(*variant.warnings, event.message))
 
 
 def _done(variant: VariantView, event: ev.Done) -> VariantView:
-    return replace(variant, status="done", progress=None, last_ns=None)
+    return changed(variant, status="done", progress=None, last_ns=None)
 
 
 def _cancelled(variant: VariantView, event: ev.Cancelled) -> VariantView:
-    return replace(variant, status="cancelled", progress=None, last_ns=None)
+    return changed(variant, status="cancelled", progress=None, last_ns=None)
 
 
 def _failed(variant: VariantView, event: ev.Failed) -> VariantView:
-    return replace(variant, status="failed", progress=None, last_ns=None, failure=event)
+    return changed(variant, status="failed", progress=None, last_ns=None, failure=event)
 
 
 _STEPS: dict[type, Callable[[VariantView, Any], VariantView]] = {
@@ -206,9 +206,8 @@ def departure(baseline: Sequence[object], other: Sequence[object]) -> int | None
     return next((i for i, (a, b) in enumerate(zip(baseline, other, strict=False)) if a != b), None)
 
 
-def row_departure(baseline: VariantView, variant: VariantView, row: int) -> int | None:
-    """`departure` of one request: by token ids when both final outputs are there, by pieces while they stream."""
-    one, two = baseline.rows.get(row), variant.rows.get(row)
+def row_departure(one: Row | None, two: Row | None) -> int | None:
+    """`departure` of one request: by token ids when both final outputs are there, by pieces while they stream; None without one of them."""
     if one is None or two is None:
         return None
     if one.token_ids is not None and two.token_ids is not None:

@@ -1,4 +1,4 @@
-"""The command line as a person uses it: a subprocess, its exit status, what it prints and what it writes."""
+"""The command line as a person uses it: its exit status, what it prints and what it writes; a process of its own where that matters."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,28 +22,53 @@ from playground.engines import engines
 from playground.engines.fake import FakeEngine
 
 ROOT = Path(__file__).resolve().parents[2]
+Finished = subprocess.CompletedProcess[str]
+Command = Callable[..., Finished]
+RunJson = Callable[..., Any]
 FAKE = ("--engine", "fake", "--model", "script:step_ms=1", "--max-new-tokens", "6", "--repeats", "2", "--quiet")
 
 
-def playground(*arguments: str, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess[str]:
+def process(*arguments: str) -> Finished:
+    """The command in a process of its own."""
     return subprocess.run(
         [sys.executable, "-m", "playground", *arguments],
         cwd=ROOT,
-        env={**os.environ, **environment},
+        env=dict(os.environ),
         capture_output=True,
         text=True,
-        timeout=timeout,
+        timeout=300,
         check=False,
     )
 
 
-def run_json(path: Path, *arguments: str) -> Any:
-    done = playground("run", *arguments, "--json", str(path))
-    assert done.returncode == 0, done.stderr
-    return json.loads(path.read_text())
+@pytest.fixture
+def playground(capsys: pytest.CaptureFixture[str]) -> Command:
+    """playground("run", ...): the command in this process, which spares starting one; what it leaves is as of `process`."""
+
+    def command(*arguments: str) -> Finished:
+        capsys.readouterr()
+        try:
+            status = main(arguments)
+        except SystemExit as wrong:  # argparse has told what
+            status = int(wrong.code or 0)
+        return subprocess.CompletedProcess(arguments, status, *capsys.readouterr())
+
+    return command
 
 
-def test_one_variant_gives_one_result_in_the_documented_schema(tmp_path: Path) -> None:
+@pytest.fixture
+def run_json(playground: Command) -> RunJson:
+    """run_json(path, ...): the JSON that `run` has written to that path."""
+
+    def run(path: Path, *arguments: str) -> Any:
+        done = playground("run", *arguments, "--json", str(path))
+        assert done.returncode == 0, done.stderr
+        return json.loads(path.read_text())
+
+    return run
+
+
+def test_one_variant_gives_one_result_in_the_documented_schema(run_json: RunJson, tmp_path: Path) -> None:
     result = run_json(tmp_path / "r.json", *FAKE, "--prompt", "one two", "--prompt", "three")
     assert {"spec", "fingerprint", "status", "error", "provenance", "evidence", "metrics", "outputs", "verdict"} <= set(result)
     assert result["status"] == "done"
@@ -57,13 +83,13 @@ def test_one_variant_gives_one_result_in_the_documented_schema(tmp_path: Path) -
     assert result["metrics"]["matching_tokens"]["reason"]
 
 
-def test_several_variants_give_a_list_with_the_baseline_first(tmp_path: Path) -> None:
+def test_several_variants_give_a_list_with_the_baseline_first(run_json: RunJson, tmp_path: Path) -> None:
     data = run_json(tmp_path / "r.json", *FAKE, "--variant", "batch_size=2", "--variant", "kv_cache=off,precision=fp32")
     assert [result["label"] for result in data["results"]] == ["baseline", "Batch size 2", "KV cache off, fp32"]
     assert [result["spec"]["knobs"]["batch_size"] for result in data["results"]] == [1, 2, 1]
 
 
-def test_the_flags_of_sampling_reach_the_run_and_a_greedy_one_drops_those_of_its_file(tmp_path: Path) -> None:
+def test_the_flags_of_sampling_reach_the_run_and_a_greedy_one_drops_those_of_its_file(run_json: RunJson, tmp_path: Path) -> None:
     flags = ("--temperature", "0.8", "--top-k", "40", "--top-p", "0.9", "--seed", "3")
     result = run_json(tmp_path / "a.json", *FAKE, *flags)
     work = result["spec"]["workload"]
@@ -74,11 +100,11 @@ def test_the_flags_of_sampling_reach_the_run_and_a_greedy_one_drops_those_of_its
 
 
 def test_json_on_stdout_is_json_alone() -> None:
-    done = playground("run", *FAKE, "--json", "-")
+    done = process("run", *FAKE, "--json", "-")
     assert json.loads(done.stdout)["status"] == "done"
 
 
-def test_a_failed_run_exits_with_one_and_names_its_kind(tmp_path: Path) -> None:
+def test_a_failed_run_exits_with_one_and_names_its_kind(playground: Command, tmp_path: Path) -> None:
     out = tmp_path / "r.json"
     done = playground("run", "--engine", "fake", "--model", "script:fail=oom,at=2", "--json", str(out))
     assert done.returncode == 1
@@ -106,7 +132,7 @@ def test_a_failed_run_exits_with_one_and_names_its_kind(tmp_path: Path) -> None:
         (("nowhere.toml",), "no file nowhere.toml"),
     ],
 )
-def test_wrong_usage_exits_with_two_and_a_sentence(arguments: tuple[str, ...], sentence: str) -> None:
+def test_wrong_usage_exits_with_two_and_a_sentence(playground: Command, arguments: tuple[str, ...], sentence: str) -> None:
     done = playground("run", *arguments)
     assert done.returncode == 2
     assert sentence in done.stderr
@@ -116,13 +142,13 @@ def test_wrong_usage_exits_with_two_and_a_sentence(arguments: tuple[str, ...], s
 def test_a_file_with_an_unknown_setting_names_file_and_setting(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text('[baseline]\nmodel = "shape:tiny"\n[[variant]]\nquantisation = "nf4"\n')
-    done = playground("run", str(path))
+    done = process("run", str(path))
     assert done.returncode == 2
     assert "mine.toml" in done.stderr
     assert "did you mean 'quantization'" in done.stderr
 
 
-def test_a_recording_plays_again_with_the_same_numbers(tmp_path: Path) -> None:
+def test_a_recording_plays_again_with_the_same_numbers(run_json: RunJson, tmp_path: Path) -> None:
     recording = tmp_path / "mine.jsonl.gz"
     original = run_json(tmp_path / "a.json", *FAKE, "--record", str(recording))
     again = run_json(tmp_path / "b.json", "--engine", "replay", "--model", f"recording:{recording}#0?speed=100", "--quiet")
@@ -131,7 +157,7 @@ def test_a_recording_plays_again_with_the_same_numbers(tmp_path: Path) -> None:
     assert again["outputs"] == original["outputs"]
 
 
-def test_a_recording_brings_its_own_settings_and_refuses_others(tmp_path: Path) -> None:
+def test_a_recording_brings_its_own_settings_and_refuses_others(run_json: RunJson, playground: Command, tmp_path: Path) -> None:
     nf4 = "recording:h200-smollm2-135m-quantization#2?speed=1000"
     result = run_json(tmp_path / "r.json", "--engine", "replay", "--model", nf4, "--quiet")
     assert (result["spec"]["knobs"]["quantization"], result["provenance"]["gpu"]) == ("nf4", "NVIDIA H200")
@@ -141,7 +167,7 @@ def test_a_recording_brings_its_own_settings_and_refuses_others(tmp_path: Path) 
     assert "recorded with quantization=nf4, which cannot be changed" in done.stderr
 
 
-def test_an_output_that_cannot_be_written_is_refused_before_the_work(tmp_path: Path) -> None:
+def test_an_output_that_cannot_be_written_is_refused_before_the_work(playground: Command, tmp_path: Path) -> None:
     for flag in ("--json", "--record"):
         done = playground("run", *FAKE, flag, str(tmp_path / "nowhere" / "out"))
         assert done.returncode == 2
@@ -150,17 +176,17 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_work(tmp_path: P
 
 
 def test_a_quiet_failure_still_says_why() -> None:
-    done = playground("run", "--engine", "fake", "--model", "script:fail=oom,at=2", "--quiet")
+    done = process("run", "--engine", "fake", "--model", "script:fail=oom,at=2", "--quiet")
     assert done.returncode == 1
     assert "memory" in done.stderr
 
 
-def test_a_model_that_will_not_fit_is_warned_of_before_it_is_loaded() -> None:
+def test_a_model_that_will_not_fit_is_warned_of_before_it_is_loaded(playground: Command) -> None:
     done = playground("run", "--model", "shape:llama-3.1-8b", "--set", "batch_size=256", "--max-new-tokens", "32768", "--engine", "fake")
     assert "it will probably not fit" in done.stderr
 
 
-def test_doctor_says_what_every_knob_can_do_here() -> None:
+def test_doctor_says_what_every_knob_can_do_here(playground: Command) -> None:
     report = json.loads(playground("doctor", "--json", "-").stdout)
     assert report["machine"]["memory_bytes"] > report["machine"]["free_bytes"] > 0
     assert report["engines"]["fake"] is None
@@ -171,12 +197,12 @@ def test_doctor_says_what_every_knob_can_do_here() -> None:
     assert "folder    hub: " in text
 
 
-def test_models_lists_the_default_and_the_shapes() -> None:
+def test_models_lists_the_default_and_the_shapes(playground: Command) -> None:
     names = {entry["name"] for entry in json.loads(playground("models", "--json", "-").stdout)}
     assert {"smollm2-135m-instruct", "shape:tiny", "shape:llama-3.2-1b", "shape:llama-3.1-8b", "shape:qwen3-0.6b"} <= names
 
 
-def test_a_real_tiny_model_runs_two_variants_with_evidence(tmp_path: Path) -> None:
+def test_a_real_tiny_model_runs_two_variants_with_evidence(run_json: RunJson, tmp_path: Path) -> None:
     arguments = ("--model", "shape:tiny", "--device", "cpu", "--max-new-tokens", "4", "--repeats", "2", "--quiet")
     data = run_json(tmp_path / "r.json", *arguments, "--variant", "quantization=nf4")
     first, second = data["results"]
@@ -280,7 +306,7 @@ def test_without_a_gpu_transformers_runs_what_names_no_engine(monkeypatch: pytes
     assert capsys.readouterr().err == ""
 
 
-def test_a_sweep_prints_a_line_a_run_and_writes_its_plan_its_cells_and_their_results(tmp_path: Path) -> None:
+def test_a_sweep_prints_a_line_a_run_and_writes_its_plan_its_cells_and_their_results(playground: Command, tmp_path: Path) -> None:
     out = tmp_path / "sweep.json"
     done = playground("sweep", *FAKE, "--axis", "batch_size=1:4:x2", "--axis", "max_new_tokens=4,8", "--json", str(out))
     assert done.returncode == 0, done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
@@ -24,6 +25,7 @@ PAIRS = list(itertools.combinations(ACTIVE, 2))
 WORDS = tuple(range(512))  # each token of the model, so that whatever it says can be looked up in the prompt
 PROMPTS = ((*WORDS, 7, 8, 9), (*WORDS, 7, 8), (*WORDS, 7, 8, 10, 11))  # with a common start
 KEPT = 4  # loaded engines
+MACHINE = probe()
 Case = Mapping[str, Any]
 
 
@@ -47,7 +49,7 @@ def loaded() -> Iterator[OrderedDict[str, Engine]]:
 def planned(kind: type[Engine], first: Case, second: Case) -> Plan | Problem:
     """Of both cases together, where the second does not contradict the first."""
     try:
-        return plan_for(RunSpec("shape:tiny", kind.name, "cpu", {**second, **first}), techniques(), kind, probe())
+        return plan_for(RunSpec("shape:tiny", kind.name, "cpu", {**second, **first}), techniques(), kind, MACHINE)
     except Problem as problem:
         return problem
 
@@ -58,9 +60,15 @@ def cases_of(first: Technique, second: Technique) -> list[tuple[Case, Case]]:
     return [(a, b) for a, b in both if all(a[name] == b[name] for name in a.keys() & b.keys())]
 
 
+@functools.cache
+def all_planned(kind: type[Engine], first: Technique, second: Technique) -> list[Plan | Problem]:
+    """What comes of each pair of their cases."""
+    return [planned(kind, a, b) for a, b in cases_of(first, second)]
+
+
 def chosen(kind: type[Engine], first: Technique, second: Technique) -> Plan | Problem | None:
     """One plan of the pair, another from pair to pair; a refusal where all are refused."""
-    found = [planned(kind, a, b) for a, b in cases_of(first, second)]
+    found = all_planned(kind, first, second)
     plans = [plan for plan in found if isinstance(plan, Plan)]
     turn = list(ACTIVE).index(first) + list(ACTIVE).index(second)
     return plans[turn % len(plans)] if plans else next(iter(found), None)
@@ -81,8 +89,7 @@ def engine_for(plan: Plan, kind: type[Engine], kept: OrderedDict[str, Engine]) -
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 @pytest.mark.parametrize(("first", "second"), PAIRS, ids=lambda technique: technique.name)
 def test_every_pair_of_settings_is_planned_or_refused_in_a_sentence(first: Technique, second: Technique, kind: type[Engine]) -> None:
-    for a, b in cases_of(first, second):
-        found = planned(kind, a, b)
+    for found in all_planned(kind, first, second):
         if isinstance(found, Problem):
             assert found.kind in ("user", "unsupported")
             assert found.message.endswith("."), found.message

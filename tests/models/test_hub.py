@@ -66,7 +66,7 @@ def test_an_unknown_id_a_gated_model_and_a_silent_hub_are_three_sentences(hub, m
     start = time.monotonic()
     with pytest.raises(Unreachable, match=r"does not answer.*smollm2-135m-instruct.*shape:") as silent:
         resolve("someone/else", lambda event: None)
-    assert time.monotonic() - start < 6
+    assert time.monotonic() - start < 60  # and not after minutes of trying again
     assert {problem.value.kind for problem in (unknown, gated, silent)} == {"model"}
 
 

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import resource
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -33,7 +30,6 @@ from playground.run.passes import Stopped
 from playground.run.train_distilled import DistilJob
 from playground.techniques import techniques
 
-ROOT = Path(__file__).resolve().parents[2]
 TEXT = "Red boats go out. Blue boats come in. " * 40
 JOB = DistilJob("pocket", TEXT, model="shape:tiny", keep_layers=1, steps=12, learning_rate=0.003, device="cpu")
 
@@ -208,19 +204,18 @@ def test_too_little_room_is_said_before_the_training(home: Path, monkeypatch: py
         distilled()
 
 
-def test_the_command_prints_teacher_pruned_and_distilled(home: Path, tmp_path: Path) -> None:
+def test_the_command_prints_teacher_pruned_and_distilled(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "song.txt").write_text(TEXT)
-    given = ("--name", "pocket", "--model", "shape:tiny", "--keep-layers", "1", "--steps", "2", "--text", str(tmp_path / "song.txt"))
-    order = [sys.executable, "-m", "playground", "distil", *given]
-    done = subprocess.run(order, cwd=ROOT, env=dict(os.environ), capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "step 2 of 2: loss " in done.stderr
-    lines = {line[:40].strip(): line[40:].split() for line in done.stdout.splitlines()}
+    given = ("distil", "--name", "pocket", "--model", "shape:tiny", "--keep-layers", "1", "--steps", "2")
+    status, done = cli.main([*given, "--text", str(tmp_path / "song.txt")]), capsys.readouterr()
+    assert status == 0, done.err
+    assert "step 2 of 2: loss " in done.err
+    lines = {line[:40].strip(): line[40:].split() for line in done.out.splitlines()}
     assert lines[""] == ["teacher", "pruned", "distilled"]
     assert lines["Layers"] == ["2", "1", "1"]
     assert len(lines["Perplexity of other English text"]) == 3
     assert lines["KL divergence, your text, held out"][0] == "-"  # the teacher is not compared with itself
-    assert "--model made:pocket" in done.stdout
+    assert "--model made:pocket" in done.out
     assert resolve("made:pocket", lambda event: None).kind == "made"
 
 

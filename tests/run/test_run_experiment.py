@@ -48,7 +48,7 @@ def leftovers():
     return list(home().glob("baseline-*"))
 
 
-def wait_until(condition, within_s=10.0):
+def wait_until(condition, within_s=60.0):
     """Wait for a condition; fails where it does not come."""
     deadline = time.monotonic() + within_s
     while not condition():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -26,7 +27,7 @@ def ending(events):
     return events[-1]
 
 
-def gone(pid: int, within_s: float = 5.0) -> bool:
+def gone(pid: int, within_s: float = 50.0) -> bool:
     """Whether the process disappears in that time."""
     deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:
@@ -128,21 +129,20 @@ time.sleep(60)
 
 @pytest.mark.parametrize(
     ("busy_s", "then", "limit_s", "expected"),
-    [(4, "ends", 1, Done), (60, "ends", 0.3, "though it computes"), (3, "sleeps", 1, "does not answer")],
+    [(2.5, "ends", 0.6, Done), (60, "ends", 0.3, "though it computes"), (2, "sleeps", 0.6, "does not answer")],
 )
 def test_a_silent_worker_that_computes_is_given_more_time_but_not_for_ever(script, play, monkeypatch, busy_s, then, limit_s, expected):
     monkeypatch.setenv("PLAYGROUND_HANG_S", str(limit_s))
     runner = Runner(command=(sys.executable, "-c", BUSY, str(busy_s), then))
-    started = time.monotonic()
     last = ending(play(runner, script()))
     runner.close()
-    assert busy_s - 1 < time.monotonic() - started or busy_s == 60
-    assert time.monotonic() - started < 15
     if expected is Done:
         assert isinstance(last, Done)
     else:
         assert last.kind == "hang"
         assert expected in last.message
+        silent_s = int(re.search(r"for (\d+) seconds", last.message)[1])
+        assert silent_s >= min(busy_s, 12 * limit_s)
 
 
 def test_stop_while_decoding_is_quick_and_keeps_the_loaded_worker(runner, script, play):
@@ -159,7 +159,7 @@ def test_stop_while_decoding_is_quick_and_keeps_the_loaded_worker(runner, script
     assert runner.pid == pid
 
 
-@pytest.mark.parametrize(("text", "trigger"), [("load_ms=60000", Phase), ("fail=hang,at=2", Tick)])
+@pytest.mark.parametrize(("text", "trigger"), [("load_ms=600000", Phase), ("fail=hang,at=2", Tick)])
 def test_stop_ends_a_worker_that_does_not_listen_and_the_next_run_works(runner, script, play, text, trigger):
     cancel, events, stopped = threading.Event(), [], 0.0
     for event in runner.run(script(text), cancel=cancel):
@@ -169,7 +169,7 @@ def test_stop_ends_a_worker_that_does_not_listen_and_the_next_run_works(runner, 
             stopped = time.monotonic()
             threading.Timer(0.3, cancel.set).start()
     assert isinstance(ending(events), Cancelled)
-    assert time.monotonic() - stopped < 10
+    assert time.monotonic() - stopped < 60  # and not after minutes
     assert runner.pid is None
     assert isinstance(ending(play(runner, script())), Done)
 
@@ -303,7 +303,7 @@ def test_the_worker_speaks_its_protocol_on_its_own(tmp_path, script):
     assert next(item for item in map(json.loads, worker.stdout) if "beat" in item)
     worker.stdin.write('{"cmd": "exit"}\n')
     worker.stdin.close()
-    assert worker.wait(5) == 0
+    assert worker.wait(60) == 0
     worker.stdout.close()
 
 

@@ -152,7 +152,7 @@ def test_the_first_departing_token_is_found_by_ids_and_while_streaming_by_pieces
     assert departure((1, 2, 3), (1, 9, 3)) == 1
     view = folded(ev.Text(1, 0, ("a", "b")))
     view = folded(ev.Text(1, 0, ("a", "c")), variant=1, view=view)
-    assert row_departure(view.variants[0], view.variants[1], 0) == 1
+    assert row_departure(view.variants[0].rows[0], view.variants[1].rows[0]) == 1
     view = folded(ev.Output(2, 0, "p", (7, 8), ("a", "b")), view=view)
     view = folded(ev.Output(2, 0, "p", (7, 8), ("a", "b")), variant=1, view=view)
-    assert row_departure(view.variants[0], view.variants[1], 0) is None
+    assert row_departure(view.variants[0].rows[0], view.variants[1].rows[0]) is None
