@@ -29,7 +29,7 @@ def shown(app: App, sweep: str) -> list[Any]:
     """What the tab's components get: progress, charts, Pause, Stop, Go on, Explore, Delete."""
 
     async def last() -> list[Any]:
-        return [state async for state in watch(app, sweep)][-1]
+        return [state async for state in watch(app, sweep, "page")][-1]
 
     with ThreadPoolExecutor(1) as threads:  # this thread may have a loop already, of the browser tests
         return threads.submit(asyncio.run, last()).result()
