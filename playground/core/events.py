@@ -283,14 +283,14 @@ def to_json(event: Event) -> str:
     return json.dumps({"type": type(event).__name__, **data}, ensure_ascii=False, separators=(",", ":"))
 
 
-def from_json(line: str) -> Event:
-    """The event of one line; raises ValueError for anything else."""
+def from_json(line: str | Mapping[str, Any]) -> Event:
+    """The event of one line, or of what it holds; raises ValueError for anything else."""
     try:
-        data = json.loads(line)
+        data = json.loads(line) if isinstance(line, str) else dict(line)
         cls = _TYPES[data.pop("type")]
         return cls(**{name: _frozen(value) for name, value in data.items()})  # type: ignore[no-any-return]
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"not an event: {line[:200]!r}") from error
+        raise ValueError(f"not an event: {str(line)[:200]!r}") from error
 
 
 def _frozen(value: Any) -> Any:

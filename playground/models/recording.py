@@ -128,7 +128,7 @@ def read(path: Path, *, events_too: bool = True) -> Recording:
             events: tuple[list[Event], ...] = tuple([] for _ in specs)
             for line in lines if events_too else ():
                 data = json.loads(line)
-                events[data["v"]].append(from_json(json.dumps(data["e"])))
+                events[data["v"]].append(from_json(data["e"]))
         texts = {name: str(header[name]) for name in ("title", "machine", "date", "about")}
     except (OSError, EOFError, StopIteration, ValueError, LookupError, TypeError, AttributeError, zlib.error, RecursionError) as error:
         raise Problem("model", f"{path.name} is not a recording, or it is damaged.", f"{type(error).__name__}: {error}") from error
