@@ -64,7 +64,7 @@ def test_a_cell_without_memory_is_a_result_and_the_larger_ones_of_its_line_are_s
 
 
 def test_stop_ends_the_running_cell_which_is_run_again_while_finished_ones_are_not(store, runner):
-    sweep, stop = create(store, planned(step_ms=20, max_new_tokens=[4, 5, 6])), threading.Event()
+    sweep, stop = create(store, planned(step_ms=60, max_new_tokens=[6, 12, 13])), threading.Event()
     running = Sweep(store, sweep, runner, stop)
     for index, event in running:
         if index == 1 and isinstance(event, Tick):
