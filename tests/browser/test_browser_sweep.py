@@ -41,6 +41,7 @@ PAINTED = """([selector, place]) => new Promise((found, failed) => {
 def start(page: Page, model: str, axis: str, values: str) -> None:
     """Begin a sweep of the scripted engine from the baseline in Compare."""
     if page.locator("#model input").input_value() != model:
+        open_tab(page, "Compare")
         choose_engine(page, "Scripted")
         choose_model(page, model)
     open_tab(page, "Sweep")
