@@ -66,10 +66,13 @@ def _events(run: StoredRun) -> Sequence[Event] | None:
         return None
 
 
-def measured(found: Gathered, names: Sequence[str]) -> list[str]:
-    """Those of the metrics that at least one of the runs has."""
-    results = found.compared.results
-    return [name for name in names if name in METRICS and any(number(metric_of(result, name)) is not None for result in results)]
+def measured(found: Gathered, names: Sequence[str], by: int = 1) -> list[str]:
+    """Those of the metrics that at least so many of the runs have."""
+
+    def having(name: str) -> int:
+        return sum(number(metric_of(result, name)) is not None for result in found.compared.results)
+
+    return [name for name in names if name in METRICS and having(name) >= by]
 
 
 def axes_choices(found: Gathered) -> list[tuple[str, str]]:
