@@ -49,10 +49,13 @@ def gather(app: App, picks: Sequence[str]) -> Gathered:
     return Gathered(side_by_side(runs), titles[0] if len(titles) == 1 else f"{len(runs)} runs of {len(titles)} experiments")
 
 
-def measured(found: Gathered, names: Sequence[str]) -> list[str]:
-    """Those of the metrics that at least one of the runs has."""
-    results = found.compared.results
-    return [name for name in names if name in METRICS and any(number(metric_of(result, name)) is not None for result in results)]
+def measured(found: Gathered, names: Sequence[str], by: int = 1) -> list[str]:
+    """Those of the metrics that at least so many of the runs have."""
+
+    def having(name: str) -> int:
+        return sum(number(metric_of(result, name)) is not None for result in found.compared.results)
+
+    return [name for name in names if name in METRICS and having(name) >= by]
 
 
 def axes_choices(found: Gathered) -> list[tuple[str, str]]:

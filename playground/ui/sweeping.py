@@ -89,7 +89,7 @@ def sweep_html(stored: StoredSweep, status: str, ahead: int = 0) -> str:
     return (
         f'<section class="sweep v1"><h2>{escape(stored.title or "Sweep")}</h2>'
         f'<p class="phase" role="status">{escape(" · ".join(filter(None, words)))}</p>{bar}'
-        f'<ul class="cells" aria-label="Runs of this sweep">{strip}</ul>{says}</section>'
+        f'<ul class="cells" aria-label="Runs of this sweep">{strip}</ul>{_reasons_html(stored.cells)}{says}</section>'
     )
 
 
@@ -98,6 +98,18 @@ def _cell_html(cell: StoredCell) -> str:
     said = f"{cell.cell.label}: {state}" + (f". {cell.reason}" if cell.reason else "")
     label = f"<span>{escape(cell.cell.label)}</span> <small>{escape(state)}</small>"
     return f'<li class="{escape(cell.status)}" title="{escape(said)}">{label}</li>'
+
+
+def _reasons_html(cells: Sequence[StoredCell]) -> str:
+    """Why runs have no numbers, for those who see no tooltip; "" where all have."""
+    by: dict[str, list[str]] = {}
+    for cell in cells:
+        if cell.reason:
+            by.setdefault(cell.reason, []).append(cell.cell.label)
+    if not by:
+        return ""
+    items = "".join(f"<li>{escape('; '.join(labels))}: {escape(reason)}</li>" for reason, labels in by.items())
+    return f"<details><summary>Why some runs have no numbers</summary><ul>{items}</ul></details>"
 
 
 def charts_json(app: App, stored: StoredSweep) -> str:

@@ -41,6 +41,7 @@ PAINTED = """([selector, place]) => new Promise((found, failed) => {
 def start(page: Page, model: str, axis: str, values: str) -> None:
     """Begin a sweep of the scripted engine from the baseline in Compare."""
     if page.locator("#model input").input_value() != model:
+        open_tab(page, "Compare")
         choose_engine(page, "Scripted")
         choose_model(page, model)
     open_tab(page, "Sweep")
@@ -89,6 +90,10 @@ def test_what_runs_out_of_memory_is_a_result_and_the_larger_runs_of_its_line_are
     expect(strip).to_contain_text("bf16, Batch size 4 out of memory")
     expect(strip.locator("li").nth(3)).to_have_attribute(
         "title", "bf16, Batch size 8: skipped. bf16, Batch size 4 ran out of memory, and this takes more."
+    )
+    page.get_by_text("Why some runs have no numbers").click()
+    expect(page.locator("#sweep-progress details li").first).to_contain_text(
+        "bf16, Batch size 4: Out of memory: the run asked for another 20.00 GiB"
     )
     drawn = page.locator('#sweep-charts [data-panel="output_tokens_per_s"] .js-plotly-plot')
     expect(drawn).to_be_visible()

@@ -78,6 +78,13 @@ def test_equal_values_have_a_slider_too_and_what_no_run_has_has_none() -> None:
     assert exploring.span_of(gathered({"weights_bytes": (None, "B")}), "weights_bytes") is None
 
 
+def test_what_one_run_alone_has_is_told_from_what_can_be_limited() -> None:
+    found = gathered({"ttft_s": (0.1, "s"), "ppl": (9.0, "")}, {"ttft_s": (0.2, "s"), "ppl": (None, "")})
+    names = ("ppl", "ttft_s", "nothing_like_it")
+    assert exploring.measured(found, names) == ["ppl", "ttft_s"]
+    assert exploring.measured(found, names, by=2) == ["ttft_s"]
+
+
 def test_limits_come_back_in_the_metrics_own_unit_and_an_open_end_is_none() -> None:
     found = three()
     assert exploring.limits_of(found, [("ttft_s", 200.0), ("weights_bytes", 250.0)]) == pytest.approx(

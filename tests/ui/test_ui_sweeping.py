@@ -78,7 +78,7 @@ def stored(*statuses: str) -> StoredSweep:
 def test_the_strip_escapes_titles_labels_and_reasons_and_says_how_far_it_is() -> None:
     html = sweeping.sweep_html(stored("done", "running", "waiting"), "running", ahead=0)
     assert "<b>" not in html
-    assert html.count(f"{SAFE} 2") == 3, "in the line of what runs, in its cell, and in the cell's tooltip"
+    assert html.count(f"{SAFE} 2") == 4, "in the line of what runs, in its cell, in the cell's tooltip, and with its reason"
     assert f"{SAFE} 1: done. {SAFE}" in html
     assert "Running · 1 of 3 runs" in html
     assert 'aria-valuenow="33"' in html
