@@ -202,13 +202,18 @@ def test_models_lists_the_default_and_the_shapes(playground: Command) -> None:
     assert {"smollm2-135m-instruct", "shape:tiny", "shape:llama-3.2-1b", "shape:llama-3.1-8b", "shape:qwen3-0.6b"} <= names
 
 
-def test_a_real_tiny_model_runs_two_variants_with_evidence(run_json: RunJson, tmp_path: Path) -> None:
-    arguments = ("--model", "shape:tiny", "--device", "cpu", "--max-new-tokens", "4", "--repeats", "2", "--quiet")
-    data = run_json(tmp_path / "r.json", *arguments, "--variant", "quantization=nf4")
-    first, second = data["results"]
+def test_a_real_tiny_model_runs_in_both_engines_and_quantized_with_evidence(run_json: RunJson, tmp_path: Path) -> None:
+    arguments = ("--model", "shape:tiny", "--engine", "transformers", "--device", "cpu", "--max-new-tokens", "12", "--repeats", "2")
+    data = run_json(tmp_path / "r.json", *arguments, "--quiet", "--variant", "quantization=nf4", "--variant", "engine=graph")
+    first, second, graph = data["results"]
     assert "are Linear4bit (nf4" in second["evidence"]["quantization"]
     assert second["metrics"]["weights_bytes"]["value"] < first["metrics"]["weights_bytes"]["value"]
     assert "random" in second["metrics"]["kld_mean"]["reason"]
+    assert [result["spec"]["engine"] for result in data["results"]] == ["transformers", "transformers", "graph"]
+    assert [result["spec"]["knobs"]["kv_cache"] for result in data["results"]] == ["dynamic", "dynamic", "static"]
+    assert graph["outputs"][0]["token_ids"] == first["outputs"][0]["token_ids"]
+    assert graph["metrics"]["compile_s"]["value"] > 0
+    assert first["metrics"]["compile_s"]["value"] is None
 
 
 def test_a_variant_with_another_engine_keeps_what_was_set_and_takes_its_defaults(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import time
+import statistics
+import tracemalloc
 
 from playground.core import events as ev
 from playground.ui.series import MAX_POINTS, Growing, Series
@@ -131,19 +132,25 @@ def test_growing_versions_do_not_see_each_other() -> None:
 
 
 def test_the_cost_of_an_event_does_not_grow_with_their_number() -> None:
+    """In bytes that are allocated, which no busy machine changes."""
     view = folded(ev.BatchStart(0, "timed", 0, (0,), (1,)))
 
-    def seconds(view: View, first: int, count: int) -> tuple[View, float]:
-        began = time.perf_counter()
+    def bytes_an_event(view: View, first: int, count: int, watched: int) -> tuple[View, float]:
         for i in range(first, first + count):
             view = fold(fold(view, (0, ev.Tick(i * MS, ((i,),)))), (0, ev.Text(i * MS, 0, ("x",))))
-        return view, time.perf_counter() - began
+        taken = []
+        tracemalloc.start()
+        for i in range(first + count, first + count + watched):
+            tracemalloc.reset_peak()
+            before = tracemalloc.get_traced_memory()[0]
+            view = fold(fold(view, (0, ev.Tick(i * MS, ((i,),)))), (0, ev.Text(i * MS, 0, ("x",))))
+            taken.append(tracemalloc.get_traced_memory()[1] - before)
+        tracemalloc.stop()
+        return view, statistics.median(taken)
 
-    view, _ = seconds(view, 1, 1000)
-    view, early = seconds(view, 1001, 2000)
-    view, _ = seconds(view, 3001, 20_000)
-    _, late = seconds(view, 23_001, 2000)
-    assert late < 5 * early
+    view, early = bytes_an_event(view, 1, 500, 100)
+    _, late = bytes_an_event(view, 601, 10_000, 100)
+    assert 0 < late < 5 * early
 
 
 def test_the_first_departing_token_is_found_by_ids_and_while_streaming_by_pieces() -> None:
