@@ -61,7 +61,7 @@ def _runs(line: Line) -> str:
 def _run(experiment: str, run: RunLine, index: int) -> str:
     name = run["label"] or run["model"]
     cells = "".join(_cell(metric, run["metrics"].get(metric)) for metric in FIGURES)
-    state = "" if run["status"] == "done" else f"<small>{escape(strings.STATUS.get(run['status'], run['status']))}</small>"
+    state = "" if run["status"] == "done" else f" <small>{escape(strings.STATUS.get(run['status'], run['status']))}</small>"
     tick = f'<input type="checkbox" data-run="{escape(experiment)}:{run["index"]}" aria-label="Choose {escape(name)}">'
     label = f'<label class="v{index % 8}">{tick}<i class="swatch"></i><span>{escape(name)}{state}</span></label>'
     return f'<tr><th scope="row">{label}</th>{cells}</tr>'

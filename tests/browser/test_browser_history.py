@@ -163,7 +163,7 @@ def test_runs_of_two_experiments_are_compared_within_limits_and_kept_as_a_report
     expect(trades).to_contain_text("Grey ring: outside the limits")
     limit.locator("input[type=number]").fill("100")
     limit.locator("input[type=number]").blur()
-    expect(trades).to_contain_text(re.compile("Baseline.* has the best decode speed"))
+    expect(trades).to_contain_text(re.compile("at most 100 ms.*Baseline.* is the only variant"))
     assert page.evaluate(MUTED) == [False, True]
     choose(page, "explore-x", "Weights")
     choose(page, "explore-y", "Inter-token latency")

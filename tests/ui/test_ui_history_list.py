@@ -42,7 +42,7 @@ def test_a_line_names_what_ran_when_and_where_and_what_can_be_done_with_it() -> 
     assert "2026-01-02 03:04 UTC · My CPU · Precision" in page
     assert "250 ms" in page
     assert page.count('<td class="none">–</td>') == 4 + 5, "what was not measured is not 0"
-    assert "other<small>stopped</small>" in page
+    assert "other <small>stopped</small>" in page
     assert 'data-run="k3x9abcd:1" aria-label="Choose other"' in page
     for do, words in ACTIONS:
         assert f'data-do="{do}" data-id="k3x9abcd">{words}</button>' in page

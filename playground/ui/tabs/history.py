@@ -31,6 +31,7 @@ from playground.ui.wiring import OWN_JOBS, recordings
 ON_PAGE = 20
 TICK = "Tick two to eight runs"
 TO_FORM = """() => setTimeout(() => document.querySelector('#history-label input, #history-label textarea')?.focus(), 60)"""
+EACH = {"trigger_mode": "multiple"}  # else what is pressed before the answer is lost, or, with always_last, comes with the first one's data
 FACETS = ("model", "technique", "device", "status")
 
 
@@ -212,7 +213,7 @@ def _wire_deeds(app: App, parts: Parts, opener: Opener) -> None:
     shown = parts.listing.submit(opened, opener.page.mine, outputs, **FORM)
     shown.then(**opener.restore).then(**opener.watch)
     outputs = [parts.said, parts.undo, parts.deleted, parts.file, parts.form, parts.label, parts.note, parts.described]
-    parts.listing.click(done, None, outputs, **FORM).then(**again_look).then(None, js=TO_FORM, api_visibility="private")
+    parts.listing.click(done, None, outputs, **FORM, **EACH).then(**again_look).then(None, js=TO_FORM, api_visibility="private")
     parts.undo.click(restored, parts.deleted, [parts.said, parts.undo], **FORM).then(**again_look)
     parts.upload.upload(taken, parts.upload, [parts.said, opener.page.recordings], **FORM)
 
@@ -258,7 +259,7 @@ def _wire_ticks(parts: Parts, opener: Opener) -> None:
         words = f"Explore {len(runs)} runs" if enough else TICK if len(runs) < FEWEST else f"{len(runs)} runs: {MOST} at most"
         return [runs, gr.update(value=words, interactive=enough)]
 
-    parts.listing.select(ticked, None, [parts.ticked, parts.explore], **FORM)
+    parts.listing.select(ticked, None, [parts.ticked, parts.explore], **FORM, **EACH)
     parts.explore.click(lambda runs: [runs, gr.Tabs(selected=EXPLORE)], parts.ticked, [opener.picked, opener.tabs], **FORM)
 
 
