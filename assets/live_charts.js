@@ -153,8 +153,12 @@ function drawPanel(grid, panel, look) {
   drawNote(card, panel.note);
   plot.hidden = !panel.figure;
   if (panel.figure) {
-    const { data, layout } = themed(panel.figure, look);
-    Plotly.react(plot, data, layout, config);
+    const key = JSON.stringify([panel.figure, look, [...hidden]]);
+    if (plot.drawn !== key) {
+      const { data, layout } = themed(panel.figure, look);
+      Plotly.react(plot, data, layout, config);
+      plot.drawn = key;
+    }
   }
   return panel.id;
 }
