@@ -93,7 +93,7 @@ def test_what_runs_out_of_memory_is_a_result_and_the_larger_runs_of_its_line_are
     )
     page.get_by_text("Why some runs have no numbers").click()
     expect(page.locator("#sweep-progress details li").first).to_contain_text(
-        "bf16, Batch size 4: Out of memory: the run asked for another 20.00 GiB"
+        "bf16, Batch size 4; fp32, Batch size 4: Out of memory: the run asked for another 20.00 GiB"
     )
     drawn = page.locator('#sweep-charts [data-panel="output_tokens_per_s"] .js-plotly-plot')
     expect(drawn).to_be_visible()
