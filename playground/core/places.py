@@ -12,11 +12,16 @@ ASSETS = ROOT / "assets"
 
 
 def home() -> Path:
-    """The folder of models, results and logs, created if it is missing."""
-    given = os.environ.get("PLAYGROUND_HOME")
-    folder = Path(given).expanduser() if given else _user_cache() / "inference-playground"
+    """The folder of models, results and logs, created if it is missing; raises OSError where it cannot be."""
+    folder = home_path()
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def home_path() -> Path:
+    """Where `home` is, whether it is there or not."""
+    given = os.environ.get("PLAYGROUND_HOME")
+    return Path(given).expanduser() if given else _user_cache() / "inference-playground"
 
 
 def keep_compiled() -> None:

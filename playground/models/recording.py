@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from playground.core.events import Event, from_json, to_json
-from playground.core.places import ASSETS, home
+from playground.core.places import ASSETS, home_path
 from playground.core.problem import Problem, did_you_mean
 from playground.core.spec import RunSpec
 from playground.core.sweep import Cell, SweepSpec
@@ -147,7 +147,7 @@ def _lines(packed: gzip.GzipFile) -> Iterator[str]:
 
 def own_folder() -> Path:
     """Where imported recordings are, whether it is there or not."""
-    return home() / "recordings"
+    return home_path() / "recordings"
 
 
 def recordings(folder: Path | None = None) -> dict[str, Path]:
