@@ -222,7 +222,7 @@ def test_nothing_is_merged_into_quantized_weights_but_runs_beside_them() -> None
     ("name", "knobs", "says"),
     [
         ("adapters", {"adapter": "random:4"}, "nothing can be merged into it: set adapter_mode to unmerged"),
-        ("offloading", {"offload": "disk"}, "offload disk needs plain weights. Set it to none"),
+        ("offloading", {"offload": "disk"}, "offload disk needs plain weights. Leave that out"),
     ],
 )
 def test_a_checkpoint_that_comes_quantized_is_neither_merged_into_nor_offloaded(name: str, knobs: dict[str, Any], says: str) -> None:

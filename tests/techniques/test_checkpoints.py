@@ -145,7 +145,7 @@ def test_what_needs_plain_weights_is_refused_before_anything_is_loaded(plain: An
         with pytest.raises(Problem, match=rf"comes quantized \(gptq\), and {name} {value} needs plain weights\. Leave that out"):
             load(folder, **knobs)
     if importlib.util.find_spec("peft"):
-        with pytest.raises(Problem, match=r"comes quantized \(gptq\), and a merged adapter needs plain weights. Set adapter_mode"):
+        with pytest.raises(Problem, match=r"comes quantized \(gptq\), and nothing can be merged into it: set adapter_mode"):
             load(folder, adapter="random:4", adapter_mode="merged")
 
 

@@ -130,7 +130,7 @@ def test_runs_of_two_experiments_are_gathered_in_the_order_of_the_picks_with_wha
 
 def test_picks_that_are_gone_have_no_result_or_are_too_few_are_refused_in_a_sentence(app: App) -> None:
     waiting = app.store.create("My title", [RunSpec("script:", "fake", label="mine")])
-    with pytest.raises(Problem, match="mine of “My title” has no result to compare"):
+    with pytest.raises(Problem, match="Run 1 of “My title” has no result"):
         exploring.gather(app, [f"{waiting}:0", f"{waiting}:0"])
     with pytest.raises(Problem, match="no stored experiment 'nothere1'"):
         exploring.gather(app, ["nothere1:0", f"{waiting}:0"])

@@ -75,6 +75,7 @@ def build(app: App, blocks: gr.Blocks, place: gr.Tab, opener: Opener) -> list[gr
     parts = _parts()
     _wire_list(app, place, parts)
     _wire_deeds(app, parts, opener)
+    _wire_import(parts, opener)
     _wire_form(app, parts)
     _wire_ticks(parts, opener)
     return []
@@ -197,14 +198,6 @@ def _wire_deeds(app: App, parts: Parts, opener: Opener) -> None:
             return [note_html(problem.message), gr.update(visible=False)]
         return [note_html(strings.RESTORED), gr.update(visible=False)]
 
-    def taken(path: str) -> list[Any]:
-        try:
-            name = take_in(Path(path))
-            said = (strings.IMPORT_SWEEP if is_sweep(name) else strings.IMPORT_DONE).format(name)
-            return [note_html(said), gr.update(choices=recordings())]
-        except Problem as problem:
-            return [note_html(problem.message), gr.skip()]
-
     def looked(*sought: Any) -> list[Any]:
         return look(app, *sought)
 
@@ -215,6 +208,19 @@ def _wire_deeds(app: App, parts: Parts, opener: Opener) -> None:
     outputs = [parts.said, parts.undo, parts.deleted, parts.file, parts.form, parts.label, parts.note, parts.described]
     parts.listing.click(done, None, outputs, **FORM, **EACH).then(**again_look).then(None, js=TO_FORM, api_visibility="private")
     parts.undo.click(restored, parts.deleted, [parts.said, parts.undo], **FORM).then(**again_look)
+
+
+def _wire_import(parts: Parts, opener: Opener) -> None:
+    """A file that is taken in is among the recordings at once."""
+
+    def taken(path: str) -> list[Any]:
+        try:
+            name = take_in(Path(path))
+            said = (strings.IMPORT_SWEEP if is_sweep(name) else strings.IMPORT_DONE).format(name)
+            return [note_html(said), gr.update(choices=recordings())]
+        except Problem as problem:
+            return [note_html(problem.message), gr.skip()]
+
     parts.upload.upload(taken, parts.upload, [parts.said, opener.page.recordings], **FORM)
 
 
