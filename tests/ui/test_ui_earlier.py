@@ -3,32 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
-from test_ui_form import WORLD
 
 from playground.core.problem import Problem
 from playground.core.spec import Protocol, RunSpec, Workload
-from playground.results.store import Store
-from playground.run.jobs import Jobs
 from playground.ui import handlers
 from playground.ui.handlers import App
 from playground.ui.strings import STILL_GOING
 
 QUICK = Protocol(warmups=0, repeats=1, energy=False, quality=False, profile=False)
 SPEC = RunSpec("script:step_ms=1", "fake", workload=Workload(("a",), 4), protocol=QUICK, label="mine")
-
-
-@pytest.fixture
-def app(tmp_path: Path) -> Iterator[App]:
-    store = Store(tmp_path / "results.sqlite")
-    jobs = Jobs(store)
-    yield App(jobs, store, WORLD)
-    jobs.close()
-    store.close()
 
 
 def shown_status(app: App, job_id: str) -> str:

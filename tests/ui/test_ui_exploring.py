@@ -4,32 +4,19 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from test_ui_form import WORLD
 
 from playground.core.problem import Problem
 from playground.core.spec import Protocol, RunSpec, Workload
 from playground.results.compare import Compared
-from playground.results.store import Store
-from playground.run.jobs import Jobs
 from playground.ui import exploring
 from playground.ui.exploring import Gathered
 from playground.ui.handlers import App
 
 QUICK = Protocol(warmups=0, repeats=1, energy=False, quality=False, profile=False)
-
-
-@pytest.fixture
-def app(tmp_path: Path) -> Iterator[App]:
-    store = Store(tmp_path / "results.sqlite")
-    jobs = Jobs(store)
-    yield App(jobs, store, WORLD)
-    jobs.close()
-    store.close()
 
 
 def figure(value: float | None, unit: str) -> dict[str, Any]:

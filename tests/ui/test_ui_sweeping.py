@@ -2,33 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
-from test_ui_form import WORLD
 
 from playground.core.problem import Problem
 from playground.core.spec import RunSpec, Workload
 from playground.core.sweep import Axis, Cell, SweepSpec
-from playground.results.store import Store
 from playground.results.sweeps import StoredCell, StoredSweep
-from playground.run.jobs import Jobs
 from playground.ui import sweeping
 from playground.ui.handlers import App
 
 SPEC = RunSpec("script:step_ms=1", "fake", workload=Workload(("a", "b")), label="mine")
 EVIL = "<b>&\"'"
 SAFE = "&lt;b&gt;&amp;&quot;&#x27;"
-
-
-@pytest.fixture
-def app(tmp_path: Path) -> Iterator[App]:
-    store = Store(tmp_path / "results.sqlite")
-    jobs = Jobs(store)
-    yield App(jobs, store, WORLD)
-    jobs.close()
-    store.close()
 
 
 @pytest.mark.parametrize(
