@@ -60,7 +60,7 @@ class Footprint:
     `captured`: steps are replayed from a CUDA graph, so that their launches cost the host nothing; `kv_bucketed`: the cache is allocated
     in the sizes of `measure.buckets`; `kv_window`: tokens that each token attends to, and the cache keeps (None: all); `kv_offloaded`: it
     lies in host memory, but for two layers; `kv_unpacked_bits`: each step writes all of it out in these bits (None: it is read as it is),
-    and `kv_residual` tokens, at most, are kept so.
+    and after the prompt the newest tokens are kept so until `kv_residual` of them have come.
 
     Where more than `unpack_above` tokens are multiplied at once (None: never), each linear layer's weights are first written out in
     `unpacked_bits`. Kernels of eager transformers: `layer_kernels` of one decoder layer without a cache and with one product for each

@@ -111,7 +111,7 @@ def estimate(config: Mapping[str, Any], footprint: Footprint, prompt_tokens: int
     weights = ((count.total - count.linear - count.head) * bits + linear * (1 - away) + count.head * footprint.bits_of_head) / 8
     tokens = prompt_tokens + new_tokens
     held = tokens_allocated(footprint, tokens)
-    whole = min(footprint.kv_residual, held) if footprint.kv_unpacked_bits else 0
+    whole = max(new_tokens - 1, 0) % footprint.kv_residual if footprint.kv_residual else 0  # a prompt is packed at once
     mean_bits = ((held - whole) * footprint.kv_bits + whole * (footprint.kv_unpacked_bits or 0)) / held
     kv = kv_bytes_per_token(config, mean_bits / 8) * held * footprint.rows * footprint.kv_share
     if footprint.kv_offloaded:

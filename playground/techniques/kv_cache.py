@@ -155,8 +155,8 @@ class KVCache(Technique):
         """No cache, no bytes. Kernels a layer (transformers 5, cache_utils): dynamic joins old and new keys, and values, in a copy each;
         static writes both in place, after it has worked out and counted up the positions (8 more than dynamic in the profile of a GPU).
 
-        quantized: the bits, and where they are packed a scale and a zero point in the cache's precision for each 32 numbers; the 32 newest
-        tokens count whole, which is what is there at most. Each step unpacks all of it: for keys and for values 5 kernels at 4 bits and 11
+        quantized: the bits, and where they are packed a scale and a zero point in the cache's precision for each 32 numbers; new tokens
+        are whole until 32 of them have come. Each step unpacks all of it: for keys and for values 5 kernels at 4 bits and 11
         at 2 (three or two for each number in a byte), then zero point and scale, or 3 for fp8; beside them two pairs of joins.
         """
         kind, full = knobs["kv_cache"], footprint.kv_bits
