@@ -54,6 +54,7 @@ def main() -> None:
             server_name=options.host, server_port=options.port, share=options.share, quiet=True, prevent_thread_lock=True, ssr_mode=False,
             mcp_server=find_spec("mcp") is not None, app_kwargs={"middleware": [Middleware(SlowFrames)]}, **look(),
         )  # fmt: skip
+        page.server.config.timeout_graceful_shutdown = 1  # second: each open page holds a stream that would never end by itself
         answer_agents_in_json(page)
         print(f"Inference Playground is ready: {url}", flush=True)
         page.block_thread()

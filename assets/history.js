@@ -25,6 +25,7 @@ element.addEventListener("click", (event) => {
   const { do: what, id } = button.dataset;
   last = `[data-do="${what}"][data-id="${id}"]`;
   if (what === "delete") untick(id);
+  if (what === "pin") button.textContent = button.textContent === "Pin" ? "Unpin" : "Pin"; // before the server has answered
   trigger(["open", "again"].includes(what) ? "submit" : "click", { do: what, id });
 });
 element.addEventListener("change", (event) => {

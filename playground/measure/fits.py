@@ -64,14 +64,13 @@ def growth(x: Points, y: Points) -> tuple[float, float]:
 
 
 def leaves(x: Points, y: Points, factor: float) -> float | None:
-    """The x from which on y is more than `factor` times its first value, between two points on a straight line over log x; None where it
-    never is. x ascends from a positive first value."""
+    """The x from which on y stays more than `factor` (at least 1) times its first value, between two points on a straight line over log x;
+    None where its last value is not. x ascends from a positive first value."""
     limit = factor * y[0]
-    above = next((place for place, value in enumerate(y) if value > limit), None)
-    if above is None:
+    last = max(place for place, value in enumerate(y) if value <= limit)
+    if last == len(y) - 1:
         return None
-    # The last point at or below the limit before the first one above it: the one next to it.
-    (x0, y0), (x1, y1) = (x[above - 1], y[above - 1]), (x[above], y[above])
+    (x0, y0), (x1, y1) = (x[last], y[last]), (x[last + 1], y[last + 1])
     return x0 * math.exp(math.log(x1 / x0) * (limit - y0) / (y1 - y0))
 
 

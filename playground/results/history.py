@@ -21,7 +21,7 @@ from playground.core.plan import ordered
 from playground.core.problem import Problem, did_you_mean
 from playground.core.spec import RunSpec
 from playground.results.database import Database
-from playground.results.listing import STATUSES, SUMMARY, Line, Page, facets, lines
+from playground.results.listing import KIND, KINDS, STATUSES, SUMMARY, Line, Page, facets, lines
 from playground.results.owner import alive
 from playground.techniques import techniques
 
@@ -34,7 +34,7 @@ _WITH = {"model": "runs WHERE model = ?", "device": "runs WHERE device = ?", "st
 class Filters:
     """What to look for; what is empty leaves nothing out. text: words that all stand in title, label, note or a model's name, in any case;
     technique: by its name, in the sense of `used`; device: of a run, as in a line's `devices`; status: the experiment's; since, until:
-    days as 2026-11-27, both included, in UTC."""
+    days as 2026-11-27, both included, in UTC; kind: experiment, or sweep for the runs of sweeps."""
 
     text: str = ""
     model: str = ""
@@ -43,10 +43,12 @@ class Filters:
     status: str = ""
     since: str = ""
     until: str = ""
+    kind: str = ""
 
     def __post_init__(self) -> None:
-        if self.status and self.status not in STATUSES:
-            raise Problem("user", "status: " + did_you_mean("there is no status", self.status, STATUSES))
+        for field, known in (("status", STATUSES), ("kind", KINDS)):
+            if (wanted := getattr(self, field)) and wanted not in known:
+                raise Problem("user", f"{field}: " + did_you_mean(f"there is no {field}", wanted, known))
         for name in ("since", "until"):
             try:
                 date.fromisoformat(getattr(self, name) or "2000-01-01")
@@ -163,6 +165,9 @@ def _condition(filters: Filters) -> tuple[str, list[str | int]]:
     if filters.technique:
         parts.append("EXISTS (SELECT 1 FROM json_each(techniques) WHERE value = ?)")
         values.append(filters.technique)
+    if filters.kind:
+        parts.append(f"{KIND} = ?")
+        values.append(filters.kind)
     if filters.since:
         parts.append("created_at >= ?")
         values.append(date.fromisoformat(filters.since).isoformat())

@@ -1,6 +1,6 @@
 """Lines of the history: experiments with their runs and headline metrics as plain values, and what there is to filter by.
 
-A page takes three queries, the facets take four, however long it is; no events and no result documents are read. Example::
+A page takes three queries, the facets take five, however long it is; no events and no result documents are read. Example::
 
     with database.reading() as connection:
         lines(connection, "deleted_at IS NULL", [], limit=50, offset=0)
@@ -25,6 +25,8 @@ HEADLINES = (
 )
 STATUSES = ("interrupted", "failed", "cancelled", "running", "waiting", "done")  # the first that a run has is the experiment's
 SUMMARY = f"MIN(CASE status {' '.join(f'WHEN {name!r} THEN {rank}' for rank, name in enumerate(STATUSES))} END)"
+KINDS = ("experiment", "sweep")
+KIND = "CASE WHEN source LIKE 'sweep %' THEN 'sweep' ELSE 'experiment' END"
 MOST_LINES = 1000  # of a page
 
 
@@ -68,8 +70,8 @@ class Line(TypedDict):
 
 
 class Page(TypedDict):
-    """`experiments`: pinned ones first, then the newest; `total`: how many the filters leave; `facets`: for model, technique, device and
-    status what exists in the whole history, with the number of experiments."""
+    """`experiments`: pinned ones first, then the newest; `total`: how many the filters leave; `facets`: for model, technique, device, status
+    and kind what exists in the whole history, with the number of experiments."""
 
     total: int
     experiments: list[Line]
@@ -136,6 +138,7 @@ def facets(connection: sqlite3.Connection) -> dict[str, dict[str, int]]:
         "technique": "SELECT value, COUNT(*) AS n FROM experiments, json_each(techniques) WHERE deleted_at IS NULL GROUP BY value",
         "device": f"SELECT device, COUNT(DISTINCT experiment) AS n FROM runs {live} GROUP BY device",
         "status": f"SELECT rank, COUNT(*) AS n FROM (SELECT {SUMMARY} AS rank FROM runs {live} GROUP BY experiment) GROUP BY rank",
+        "kind": f"SELECT {KIND} AS kind, COUNT(*) AS n FROM experiments WHERE deleted_at IS NULL GROUP BY kind",
     }
     counts = {name: dict(map(tuple, connection.execute(f"{query} ORDER BY n DESC, 1"))) for name, query in queries.items()}
     return {**counts, "status": {STATUSES[rank]: number for rank, number in counts["status"].items()}}

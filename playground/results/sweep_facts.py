@@ -62,9 +62,11 @@ def _free(line: Line) -> Fact | None:
     end = leaves(rows, steps, FREE)
     times = f"{FREE} times that of batch size {rows[0]:g}"
     values = {"factor": FREE, "longest": rows[-1], "step_ratio": steps[-1] / steps[0]}
+    ratio = f"at {rows[-1]:g} it takes {digits(steps[-1] / steps[0])} times as long"
+    if end is None and max(steps) > FREE * steps[0]:
+        return Fact("itl_s", line.number, f"a step takes more than {times} at some sizes, and not at the largest: {ratio}", values)
     if end is None:
         return Fact("itl_s", line.number, f"up to {rows[-1]:g} rows no step takes more than {times}", values)
-    ratio = f"at {rows[-1]:g} it takes {digits(steps[-1] / steps[0])} times as long"
     sentence = f"a step takes more than {times} from about {digits(end, 2)} rows on; {ratio}"
     return Fact("itl_s", line.number, sentence, {**values, "free_until": end})
 

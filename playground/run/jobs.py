@@ -52,7 +52,8 @@ class Job:
     """One submitted piece of work. Everything may be called from any thread.
 
     id: the store's id of an experiment (one made here where nothing is kept); specs: an experiment's variants, baseline first; results: the
-    result documents of the variants that ended; done: set when the job is over; status: failed when one of its variants failed.
+    result documents of the variants that ended; done: set when the job is over; status: failed when one of its variants failed;
+    followed: whether its events are kept for `events_since`.
     """
 
     def __init__(self, job_id: str, title: str, start: Start, jobs: Jobs, specs: Sequence[RunSpec] = ()) -> None:
@@ -62,6 +63,7 @@ class Job:
         self.done = threading.Event()
         self.stop = threading.Event()
         self.kept = True
+        self.followed = True
         self._events: list[tuple[int, Event]] = []
         self._jobs = jobs
         self._phase, self.on_cpu = "", False
@@ -87,7 +89,8 @@ class Job:
             self._phase = event.name
         elif isinstance(event, Loaded):
             self.on_cpu = event.model.get("device") == "cpu"
-        self._events.append((variant, event))
+        if self.followed:
+            self._events.append((variant, event))
 
     def cancel(self) -> None:
         """Stop it: at once where it waits, else as soon as the worker can."""

@@ -60,6 +60,7 @@ class SweepQueue:
             return live
 
         going = self._going[sweep] = _Going(self._jobs.prepare_other(f"Sweep {stored.title}", start), pause)
+        going.job.followed = False  # who looks at a sweep looks at its cells, and the events of hundreds of runs would fill the memory
         self._jobs.queue(going.job)
         return going.job
 

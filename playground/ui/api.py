@@ -179,6 +179,7 @@ def _history(app: App) -> Callable[..., Any]:
         status: str = "",
         since: str = "",
         until: str = "",
+        kind: str = "",
     ) -> list[Line]:
         """List earlier experiments with the headline metrics of their variants: pinned ones first, then the newest.
 
@@ -192,12 +193,14 @@ def _history(app: App) -> Callable[..., Any]:
             status: The status of the whole experiment; "" for any.
             since: The first day, such as 2026-11-27, in UTC; "" for all.
             until: The last day, in UTC; "" for all.
+            kind: experiment, or sweep for the runs of sweeps; "" for both.
 
         Returns:
             Experiments with id, title, label, note, status, techniques, devices, and their variants' metrics in SI units.
         """
         with _spoken():
-            return app.store.earlier.page(Filters(text, model, technique, device, status, since, until), limit, offset)["experiments"]
+            filters = Filters(text, model, technique, device, status, since, until, kind)
+            return app.store.earlier.page(filters, limit, offset)["experiments"]
 
     return history
 

@@ -1,4 +1,4 @@
-"""Slows the browser's animation frames while a run uses the CPU: Gradio 6 leaves a requestAnimationFrame loop running for good, and on a
+"""Slows the browser's animation frames while a run uses the CPU and nobody touches the page: Gradio 6 leaves a requestAnimationFrame loop running for good, and on a
 small machine that takes 5 to 9 % of a core from the model that is being measured.
 
 Gradio keeps its own reference to requestAnimationFrame before any script of the page's `head` runs, so the script has to be the first of
@@ -15,23 +15,36 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 FRAME_MS = 250
+AWAKE_MS = 1000  # after a touch or a key the page draws at the screen's own rate for so long
 SCRIPT = f"""<script>(() => {{
   const frame = window.requestAnimationFrame.bind(window);
-  const busy = () => document.documentElement.dataset.busy === "yes";
   const cancel = window.cancelAnimationFrame.bind(window);
   const waiting = new Map();
   let last = 0;
-  window.requestAnimationFrame = (draw) => {{
-    if (!busy()) return frame(draw);
+  let touched = -Infinity;
+  const slow = () => document.documentElement.dataset.busy === "yes" && performance.now() - touched > {AWAKE_MS};
+  const draw = (id) => {{
+    const [timer, drawing] = waiting.get(id);
+    clearTimeout(timer);
+    waiting.delete(id);
+    frame(drawing);
+  }};
+  window.requestAnimationFrame = (drawing) => {{
+    if (!slow()) return frame(drawing);
     const id = --last; // the browser's own are positive
-    waiting.set(id, setTimeout(() => waiting.delete(id) && frame(draw), {FRAME_MS}));
+    waiting.set(id, [setTimeout(() => draw(id), {FRAME_MS}), drawing]);
     return id;
   }};
   window.cancelAnimationFrame = (id) => {{
     if (!waiting.has(id)) return cancel(id);
-    clearTimeout(waiting.get(id));
+    clearTimeout(waiting.get(id)[0]);
     waiting.delete(id);
   }};
+  const wake = () => {{
+    touched = performance.now();
+    [...waiting.keys()].forEach(draw);
+  }};
+  for (const input of ["pointerdown", "keydown", "wheel"]) addEventListener(input, wake, {{ capture: true, passive: true }});
 }})();</script>""".encode()
 
 Message = MutableMapping[str, Any]

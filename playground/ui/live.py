@@ -11,7 +11,6 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 from playground.results.charts import legend
 from playground.results.drawing import colour
@@ -54,16 +53,18 @@ PANELS = (
 
 def live_json(view: View) -> str:
     """The charts as JSON; every panel is there from the start, so that the page does not jump."""
-    panels = [_panel(panel, view) for panel in PANELS]
-    return json.dumps({"legend": legend([variant.name for variant in view.variants]), "groups": [{"title": "", "panels": panels}]})
+    shown = json.dumps(legend([variant.name for variant in view.variants]))
+    panels = ", ".join(_panel(panel, view) for panel in PANELS)
+    return f'{{"legend": {shown}, "groups": [{{"title": "", "panels": [{panels}]}}]}}'
 
 
-def _panel(panel: Panel, view: View) -> dict[str, Any]:
+def _panel(panel: Panel, view: View) -> str:
+    """Its JSON, put together from that of its lines, most of which have ended and stay as they are."""
     lines = [variant.series.get(panel.line, NOTHING) for variant in view.variants]
     scale = scale_for(max(_highest(line) for line in lines), panel.unit)
     if panel.unit == "s" and scale.unit == "s":
         scale = Scale(1000.0, "ms")
-    traces = [_line(index, view.variants[index].name, line, scale) for index, line in enumerate(lines)]
+    traces = ", ".join(_line(index, view.variants[index].name, line, scale) for index, line in enumerate(lines))
     sources = {variant.sources[panel.line] for variant in view.variants if panel.line in variant.sources}
     title = SOURCES.get(next(iter(sources)), panel.title) if len(sources) == 1 else panel.title
     layout = {
@@ -73,7 +74,8 @@ def _panel(panel: Panel, view: View) -> dict[str, Any]:
         "hovermode": "x unified" if len(lines) > 1 else "closest",
         "showlegend": False,
     }
-    return {"id": panel.id, "title": title, "figure": {"data": traces, "layout": layout}, "height": 210}
+    rest = json.dumps({"id": panel.id, "title": title, "height": 210})
+    return f'{rest[:-1]}, "figure": {{"data": [{traces}], "layout": {json.dumps(layout)}}}}}'
 
 
 @lru_cache(KEPT_LINES)
@@ -82,22 +84,18 @@ def _highest(line: Series) -> float:
 
 
 @lru_cache(KEPT_LINES)
-def _rounded(line: Series, factor: float) -> tuple[list[float], list[float | None]]:
-    """x and y of its points, to the digits that can be seen."""
+def _line(index: int, name: str, line: Series, scale: Scale) -> str:
+    """The JSON of a trace, its numbers to the digits that can be seen."""
     points = line.points
-    return [float(f"{x:.5g}") for x, _ in points], [None if y is None else float(f"{y * factor:.4g}") for _, y in points]
-
-
-def _line(index: int, name: str, line: Series, scale: Scale) -> dict[str, Any]:
-    xs, ys = _rounded(line, scale.factor)
-    return {
+    trace = {
         "type": "scatter",
-        "mode": "lines" if len(xs) > 1 else "markers",
+        "mode": "lines" if len(points) > 1 else "markers",
         "name": name.replace("<", "&lt;"),
-        "x": xs,
-        "y": ys,
+        "x": [float(f"{x:.5g}") for x, _ in points],
+        "y": [None if y is None else float(f"{y * scale.factor:.4g}") for _, y in points],
         "meta": {"variant": index},
         "line": {"width": 1.8, "color": colour(index)},
         "marker": {"size": 5, "color": colour(index)},
         "hovertemplate": f"%{{y:.4g}} {scale.unit}",
     }
+    return json.dumps(trace)

@@ -34,7 +34,7 @@ RUNS = {
     "llama-3.2-1b-offloading": f"{ONE} --engine transformers --max-new-tokens 16 --variant offload=cpu "
     f"--variant offload=cpu,offload_share=1.0 --variant offload=cpu,offload_share=1.0,batch_size=8 {FEW} "
     "--title 'Offloading: layers in host memory'",
-    "llama-3.2-1b-serving": f"serving {ONE} --set requests=24 --set requests_per_s=8 {FEW}",
+    "llama-3.2-1b-serving": f"serving {ONE} --set requests_per_s=8 {FEW}",
     "llama-3.1-8b-prefix-cache": f"prefix-cache {EIGHT} {FEW}",
     "llama-3.2-1b-mixed-precision": f"mixed-precision --model shape:llama-3.2-1b --prompt-tokens 2048 {FEW}",
     "llama-3.1-8b-graph-pruning": f"pruning {EIGHT} --engine graph {FEW}",
@@ -42,7 +42,7 @@ RUNS = {
     "llama-3.2-1b-adapters": f"{ONE} --engine transformers --variant adapter=random:8 --variant adapter=random:8,adapter_mode=unmerged "
     f"--variant adapter=random:8,adapter_mode=unmerged,quantization=nf4 {FEW} --title 'Adapters: merged, beside the weights, over 4 bits'",
     "llama-3.2-1b-hardware": f"{ONE} --engine transformers --max-new-tokens 16 --variant device=cpu {FEW} --title 'Hardware: GPU or CPU'",
-    "llama-3.2-1b-compiled-graph": f"compiled-graph {ONE} --max-new-tokens 128 --variant kv_cache=static,compile=reduce_overhead {FEW}",
+    "llama-3.2-1b-compiled-graph": f"compiled-graph {ONE} --variant kv_cache=static,compile=reduce_overhead {FEW}",
     "smollm2-135m-speculative": "speculative --protocol quick --no-energy",
     "smollm2-135m-torchao": "--engine transformers --set precision=bf16 --variant torchao=int8_weight_only --variant torchao=int8_dynamic "
     "--variant torchao=fp8 --protocol quick --no-energy --title 'torchao: fewer bits, and what they cost'",

@@ -39,6 +39,8 @@ def test_batching_stops_being_free_between_two_points_on_a_scale_of_doublings() 
     # 1.1 times the first is half way from 1.0 at 4 rows to 1.2 at 16: at 8 rows.
     assert leaves([1, 4, 16, 64], [1.0, 1.0, 1.2, 4.0], 1.1) == pytest.approx(8)
     assert leaves([1, 4, 16], [1.0, 1.05, 1.09], 1.1) is None
+    assert leaves([1, 2, 4, 16], [1.0, 1.3, 1.0, 1.2], 1.1) == pytest.approx(8), "a step that was slow by chance is no end"
+    assert leaves([1, 2, 4], [1.0, 1.3, 1.0], 1.1) is None
 
 
 def test_growth_is_a_start_and_a_share_of_the_size() -> None:

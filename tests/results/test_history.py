@@ -89,7 +89,18 @@ def test_facets_say_what_there_is_and_how_often_whatever_is_filtered(three: Any)
         "technique": {"kv_cache": 2, "precision": 2},
         "device": {"H200": 2, "Zen": 1},
         "status": {"cancelled": 1, "done": 1, "failed": 1},
+        "kind": {"experiment": 3},
     }
+
+
+def test_the_runs_of_a_sweep_can_be_left_out_or_alone(three: Any) -> None:
+    store = three[0]
+    store.create("Sizes: batch size 2", [RunSpec("shape:tiny")], source="sweep abcd1234")
+    assert titles(store, kind="sweep") == ["Sizes: batch size 2"]
+    assert "Sizes: batch size 2" not in titles(store, kind="experiment")
+    assert store.earlier.page()["facets"]["kind"] == {"experiment": 3, "sweep": 1}
+    with pytest.raises(Problem, match="kind: there is no kind 'sweeps'"):
+        Filters(kind="sweeps")
 
 
 def test_a_line_has_its_runs_with_their_headlines(three: Any) -> None:

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from playground import presets
+from playground.core.places import ASSETS
 from playground.core.problem import Problem
 from playground.core.spec import Protocol, RunSpec, Workload
 from playground.core.sweep import Axis, SweepSpec
 from playground.engines import engines
-from playground.models.recording import find, read
+from playground.models.recording import SUFFIX, find, read
 from playground.results.store import Store
 from playground.results.sweep_facts import facts
 from playground.results.sweeps import Sweeps
@@ -74,9 +75,10 @@ def test_another_installation_has_every_cell_with_the_same_numbers_as_recorded_o
 
 
 def test_a_recorded_sweep_is_offered_as_a_sweep_and_nowhere_else(file):
+    before = {item.name for item in presets.recorded_sweeps()}
     name = take_in(file)
     assert take_in(file) == name
-    assert [item.name for item in presets.recorded_sweeps()] == [name]
+    assert {item.name for item in presets.recorded_sweeps()} - before == {name}
     assert name not in {preset.name for preset in presets.offered()}
     assert table(techniques(), engines(), [read(find(name))]) == table(techniques(), engines(), [])
     with pytest.raises(Problem, match=f"{name} is a recorded sweep"):
@@ -100,7 +102,7 @@ def test_a_sweep_that_was_stopped_is_given_out_as_far_as_it_went_and_one_that_go
 
 
 def test_a_file_whose_cells_are_not_those_of_its_plan_is_not_let_in(file, tmp_path):
-    lines = gzip.decompress(file.read_bytes()).decode().splitlines()
+    lines, before = gzip.decompress(file.read_bytes()).decode().splitlines(), presets.recorded_sweeps()
 
     def refused(change, sentence):
         head = json.loads(lines[0])
@@ -123,4 +125,19 @@ def test_a_file_whose_cells_are_not_those_of_its_plan_is_not_let_in(file, tmp_pa
     refused(lambda sweep: sweep["cells"].pop(5), damaged)
     refused(lambda sweep: sweep["cells"].extend([{**sweep["cells"][5]}] * 192), "holds 201 runs; 1 to 200")
     refused(lambda sweep: sweep["plan"]["axes"][0].update(name="warp"), "another version: There is no axis 'warp'")
-    assert presets.recorded_sweeps() == []
+    assert presets.recorded_sweeps() == before
+
+
+@pytest.mark.parametrize("name", sorted(path.name.removesuffix(SUFFIX) for path in (ASSETS / "recordings").glob(f"*-sweep{SUFFIX}")))
+def test_each_shipped_sweep_is_whole_and_says_something_of_both_engines(name):
+    found = load_recorded(PREFIX + name)
+    assert len(found.plan.about) > 150
+    assert {spec.engine for spec in found.plan.specs} == {"graph", "transformers"}
+    assert {cell.status for cell in found.cells} == {"done"}
+    assert {cell.result["metrics"]["itl_s"]["kind"] for cell in found.cells} == {"recorded"}
+    told = facts(found.plan, found.cells)
+    assert [fact.line for fact in told] == [0, 1]
+    steps = {(cell.cell.point, cell.cell.line): cell.result["metrics"]["itl_s"]["value"] for cell in found.cells}
+    assert all(5 * steps[point, 0] < steps[point, 1] for point, _ in steps), "what a captured step is for"
+    if found.plan.axes[0].name == "prompt_tokens":
+        assert all(fact.values["last_exponent"] > 1.2 and fact.values["square_share"] > 0.3 for fact in told), "attention's square shows"

@@ -282,14 +282,14 @@ def kv_estimate(tokens: int, **knobs: Any) -> int:
     return estimate(CONFIG, footprint, tokens - 10, 10).kv_cache_bytes
 
 
-def test_the_estimate_bounds_a_window_counts_scales_and_leaves_the_host_out() -> None:
+def test_the_estimate_bounds_a_window_counts_scales_and_waiting_tokens_and_leaves_the_host_out() -> None:
     numbers = 2 * 8 * 2 * 16  # of a token
     assert kv_estimate(1000) == numbers * 2 * 1000
     assert kv_estimate(1000, kv_cache="window", kv_window=64) == numbers * 2 * 64
     assert kv_estimate(40, kv_cache="window", kv_window=64) == numbers * 2 * 40
-    # 968 tokens of 4 bits and one bit more for scale and zero point of 32 numbers, 32 of 16 bits
-    assert kv_estimate(1000, kv_cache="quantized") == numbers * (968 * 5 / 8 + 32 * 2)
-    assert kv_estimate(20, kv_cache="quantized") == numbers * 2 * 20
+    # 991 tokens of 4 bits and one bit more for scale and zero point of 32 numbers; of the 9 that are fed back after the prompt none is packed
+    assert kv_estimate(1000, kv_cache="quantized") == numbers * (991 * 5 / 8 + 9 * 2)
+    assert kv_estimate(20, kv_cache="quantized") == numbers * (11 * 5 / 8 + 9 * 2)
     assert kv_estimate(1000, kv_cache="offloaded") == numbers * 2 * 1000 / 4  # two layers of eight are on the GPU
 
 

@@ -32,7 +32,7 @@ ON_PAGE = 20
 TICK = "Tick two to eight runs"
 TO_FORM = """() => setTimeout(() => document.querySelector('#history-label input, #history-label textarea')?.focus(), 60)"""
 EACH = {"trigger_mode": "multiple"}  # else what is pressed before the answer is lost, or, with always_last, comes with the first one's data
-FACETS = ("model", "technique", "device", "status")
+FACETS = ("model", "technique", "device", "status", "kind")
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Parts:
 
     def sought(self) -> list[gr.components.Component]:
         """What `look` is told."""
-        return [self.offset, *self.filters.values()]
+        return [self.offset, *(self.filters[name] for name in Filters.__dataclass_fields__)]
 
 
 def build(app: App, blocks: gr.Blocks, place: gr.Tab, opener: Opener) -> list[gr.components.Component]:
@@ -168,6 +168,7 @@ def _wire_list(app: App, place: gr.Tab, parts: Parts) -> None:
 
 def _wire_deeds(app: App, parts: Parts, opener: Opener) -> None:
     """Buttons of the list: `submit` events show a run in the tab Compare, `click` events stay here."""
+    described = ("label", "note", "described")
 
     def opened(mine: list[str] | None, event: gr.EventData) -> list[Any]:
         asked, started = event._data, list(mine or ())
@@ -180,34 +181,30 @@ def _wire_deeds(app: App, parts: Parts, opener: Opener) -> None:
             return [message_html(problem), gr.skip(), gr.skip(), gr.skip()]
         return ["", job, started, gr.Tabs(selected=COMPARE)]
 
-    def done(event: gr.EventData) -> list[Any]:
+    def done(event: gr.EventData, *sought: Any) -> list[Any]:
         do, experiment = str(event._data["do"]), str(event._data["id"])
         hidden = gr.update(visible=False)
-        nothing = ["", hidden, (), hidden, hidden, gr.skip(), gr.skip(), gr.skip()]
+        usual: dict[str, Any] = {"said": "", "undo": hidden, "deleted": (), "file": hidden, "form": hidden, **dict.fromkeys(described, gr.skip())}
         try:
             changes = _deed(app, do, experiment)
         except Problem as problem:
-            return [note_html(problem.message), *nothing[1:]]
-        names = ("said", "undo", "deleted", "file", "form", "label", "note", "described")
-        return [changes.get(name, usual) for name, usual in zip(names, nothing, strict=True)]
+            changes = {"said": note_html(problem.message)}
+        return [*(usual | changes).values(), *look(app, *sought)]  # in one answer, so that what was pressed shows at once
 
-    def restored(deleted: Sequence[str]) -> list[Any]:
+    def restored(deleted: Sequence[str], *sought: Any) -> list[Any]:
+        said = strings.RESTORED
         try:
             app.store.earlier.restore(list(deleted))
         except Problem as problem:
-            return [note_html(problem.message), gr.update(visible=False)]
-        return [note_html(strings.RESTORED), gr.update(visible=False)]
+            said = problem.message
+        return [note_html(said), gr.update(visible=False), *look(app, *sought)]
 
-    def looked(*sought: Any) -> list[Any]:
-        return look(app, *sought)
-
-    again_look: dict[str, Any] = {"fn": looked, "inputs": parts.sought(), "outputs": parts.shown(), **FORM}
     outputs = [parts.said, opener.page.job, opener.page.mine, opener.tabs]
     shown = parts.listing.submit(opened, opener.page.mine, outputs, **FORM)
     shown.then(**opener.restore).then(**opener.watch)
-    outputs = [parts.said, parts.undo, parts.deleted, parts.file, parts.form, parts.label, parts.note, parts.described]
-    parts.listing.click(done, None, outputs, **FORM, **EACH).then(**again_look).then(None, js=TO_FORM, api_visibility="private")
-    parts.undo.click(restored, parts.deleted, [parts.said, parts.undo], **FORM).then(**again_look)
+    outputs = [parts.said, parts.undo, parts.deleted, parts.file, parts.form, parts.label, parts.note, parts.described, *parts.shown()]
+    parts.listing.click(done, parts.sought(), outputs, **FORM, **EACH).then(None, js=TO_FORM, api_visibility="private")
+    parts.undo.click(restored, [parts.deleted, *parts.sought()], [parts.said, parts.undo, *parts.shown()], **FORM)
 
 
 def _wire_import(parts: Parts, opener: Opener) -> None:
