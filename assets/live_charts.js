@@ -1,12 +1,13 @@
 // Draws panels of charts in place with Plotly.react, so that zoom, hover and hidden lines survive every update.
 // Runs inside gr.HTML's js_on_load, which gives: element, props, watch. The value is JSON:
-//   {"legend": [{"name", "variant"}], "groups": [{"title", "note", "wide", "panels": [
+//   {"id": what is shown, if the legend does not say it, "legend": [{"name", "variant"}], "groups": [{"title", "note", "wide", "panels": [
 //     {"id", "title", "note", "key": [{"name", "colour", "opacity", "pattern", "outline"}], "height", "figure": {"data", "layout"} or null}]}]}
 // A trace belongs to a variant (trace.meta.variant), whose colour comes from the style sheet: --variant-0 (baseline) to --variant-7, unless
 // it has its own (meta.own) or is set aside (meta.muted). Ceilings (meta.ceiling) and shapes take the quiet colour.
 
 const root = element.querySelector(".charts");
 const hidden = new Set();
+let subject = ""; // zoom and hidden lines last as long as the same is shown
 const coarse = window.matchMedia("(pointer: coarse)").matches;
 const config = {
   displaylogo: false,
@@ -91,7 +92,7 @@ function themed(figure, look) {
     layout: {
       ...layout,
       autosize: true,
-      uirevision: "keep",
+      uirevision: subject,
       paper_bgcolor: "rgba(0,0,0,0)",
       plot_bgcolor: "rgba(0,0,0,0)",
       dragmode: coarse ? false : "zoom",
@@ -144,6 +145,8 @@ function drawPanel(grid, panel, look) {
   const title = part(card, ":scope > figcaption", "figcaption", "");
   if (title.textContent !== panel.title) title.textContent = panel.title;
   const plot = part(card, ":scope > .plot", "div", "plot");
+  plot.setAttribute("role", "img");
+  plot.setAttribute("aria-label", panel.title);
   const png = part(card, ":scope > .png", "button", "png");
   if (!png.textContent) Object.assign(png, { type: "button", textContent: "PNG", ariaLabel: `Save ${panel.title} as a PNG picture` });
   png.hidden = !panel.figure;
@@ -189,6 +192,9 @@ function draw() {
     family: getComputedStyle(element).fontFamily,
   };
   root.parentElement.hidden = !value.groups.length;
+  const shown = JSON.stringify([value.id, value.legend]);
+  if (shown !== subject) hidden.clear();
+  subject = shown;
   drawLegend(value.legend || []);
   value.groups.forEach((group, index) => drawGroup(group, index, look));
   for (const section of [...root.querySelectorAll(":scope > section")]) {

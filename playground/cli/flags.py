@@ -82,8 +82,11 @@ def overridden(spec: RunSpec, args: argparse.Namespace, known: Techniques) -> Ru
         work |= {"prompts": tuple(args.prompt), "prompt_tokens": 0}
     work |= {"ignore_eos": False} if args.stop_at_eos else {}
     work |= {"chat": False} if args.no_chat else {}
+    changed = parse_knobs(assignments(args.set, "--set"), known)
+    stale = [str(value) for name, value in changed.items() if spec.label == str(spec.knobs.get(name))]  # "fp32" would be the name of bf16
     return spec.replace(
-        knobs={**spec.knobs, **parse_knobs(assignments(args.set, "--set"), known)},
+        label=stale[0] if stale else spec.label,
+        knobs={**spec.knobs, **changed},
         workload=dataclasses.replace(spec.workload, **work),
         protocol=_protocol(PROTOCOLS.get(args.protocol, spec.protocol), args),
         **fields,

@@ -27,7 +27,7 @@ from playground.results.html.provenance import configuration_html, provenance_ht
 from playground.results.html.summary import cards_html, cover_html
 from playground.results.html.text import escape
 from playground.results.metrics_table import metrics_html
-from playground.results.pareto import usual_limits
+from playground.results.pareto import Axes, usual_limits
 from playground.results.pareto_chart import pareto_charts
 
 Result = Mapping[str, Any]
@@ -36,7 +36,7 @@ Result = Mapping[str, Any]
 @dataclass(frozen=True)
 class About:
     """What a report says besides the results. `names`: of the variants, by default from their labels; `warnings`: what makes the comparison
-    doubtful; `claims`: what `results.claims.judge` found; `limits`: of the trade-offs, by default the usual ones."""
+    doubtful; `claims`: what `results.claims.judge` found; `limits` and `axes`: of the trade-offs, by default the usual ones."""
 
     title: str
     text: str = ""
@@ -45,13 +45,14 @@ class About:
     claims: Sequence[Result] = ()
     command: Command | None = None
     limits: Mapping[str, float] | None = field(default=None)
+    axes: Sequence[Axes] | None = None
 
 
 def report_html(results: Sequence[Result], about: About) -> str:
     """The whole file; results with the baseline first."""
     names = list(about.names) or variant_names([str(result.get("label") or "") for result in results])
     limits = usual_limits(results) if about.limits is None else about.limits
-    trades, drawn = pareto_charts(results, names, limits) if len(results) > 1 else {"groups": []}, charts(results, names)
+    trades, drawn = pareto_charts(results, names, limits, about.axes) if len(results) > 1 else {"groups": []}, charts(results, names)
     finding = ""
     if trades["groups"]:
         finding, trades["groups"][0]["title"] = trades["groups"][0].pop("note"), ""  # they stand in the report's own text

@@ -15,11 +15,17 @@ from playground.results.sweep_charts import charted
 from playground.results.sweeps import StoredCell, StoredSweep
 
 
-def sweep_table(sweep: StoredSweep) -> str:
-    """What is charted, where at least one run measured it; of a run without numbers, why."""
+def sweep_rows(sweep: StoredSweep) -> list[list[str]]:
+    """Heads, then a row a run: its label, its status, and what is charted, where at least one run measured it."""
     names = [name for name in charted(sweep.plan) if any(value_of(held.result or {}, name) is not None for held in sweep.cells)]
     rows = [["", "status", *(METRICS[name].title for name in names)]]
     rows += [[held.cell.label, held.status, *(_cell(held, name) for name in names)] for held in sweep.cells]
+    return rows
+
+
+def sweep_table(sweep: StoredSweep) -> str:
+    """The rows in columns; of a run without numbers, why."""
+    rows = sweep_rows(sweep)
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     reasons = [f"{held.cell.label}: {held.reason}" for held in sweep.cells if held.reason and held.status in ("oom", "failed")]

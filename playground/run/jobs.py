@@ -52,8 +52,8 @@ class Job:
     """One submitted piece of work. Everything may be called from any thread.
 
     id: the store's id of an experiment (one made here where nothing is kept); specs: an experiment's variants, baseline first; results: the
-    result documents of the variants that ended; done: set when the job is over; status: failed when one of its variants failed;
-    followed: whether its events are kept for `events_since`.
+    result documents of the variants that ended; done: set when the job is over; status: failed when one of its variants failed; fault: what
+    ended the job itself, "" where nothing did; followed: whether its events are kept for `events_since`.
     """
 
     def __init__(self, job_id: str, title: str, start: Start, jobs: Jobs, specs: Sequence[RunSpec] = ()) -> None:
@@ -63,7 +63,7 @@ class Job:
         self.done = threading.Event()
         self.stop = threading.Event()
         self.kept = True
-        self.followed = True
+        self.followed, self.fault = True, ""
         self._events: list[tuple[int, Event]] = []
         self._jobs = jobs
         self._phase, self.on_cpu = "", False
@@ -231,8 +231,9 @@ class Jobs:
                 job.add(part, event)
             job.status = steps.status
         except Exception as error:
-            message = f"The experiment ended with an error of the playground itself: {type(error).__name__}: {error}"
-            failed = Failed(time.perf_counter_ns(), "crash", message, traceback.format_exc())
+            ours = f"The experiment ended with an error of the playground itself: {type(error).__name__}: {error}"
+            job.fault = error.message if isinstance(error, Problem) else ours
+            failed = Failed(time.perf_counter_ns(), "crash", job.fault, traceback.format_exc())
             job.add(max(0, min(len(job.results), len(job.specs) - 1)), failed)
             job.status = "failed"
         self._settle(job)

@@ -100,6 +100,11 @@ class SweepQueue:
             return stored.status
         return "waiting" if found.job.status == "waiting" else "pausing" if found.pause.is_set() else "running"
 
+    def fault(self, sweep: str) -> str:
+        """What ended its last try, where that was no run of its own; else ""."""
+        found = self._going.get(sweep)
+        return found.job.fault if found else ""
+
     def goes_on(self, sweep: str) -> bool:
         """Whether it waits or runs."""
         return self._of(sweep) is not None

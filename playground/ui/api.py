@@ -23,7 +23,7 @@ from playground.core.problem import Problem
 from playground.core.spec import RunSpec
 from playground.presets import judged, specs_from, sweep_from
 from playground.results.history import Filters
-from playground.results.listing import STATUSES, Line
+from playground.results.listing import KINDS, STATUSES, Line
 from playground.results.sweep_document import SweepDocument, sweep_document
 from playground.run.forecast import estimate_of
 from playground.ui.api_types import experiment_type, knobs_in_words, one_of, spec_type, sweep_type, technique_type
@@ -52,7 +52,7 @@ def add_api(app: App) -> None:
     _offer(_run(app), "api", 16, experiment=experiment_type(world))
     _offer(_sweep(app), "api", 16, plan=sweep_type(world))
     _offer(_estimate(app), "form", 8, spec=spec_type(world))
-    _offer(_history(app), "form", 8, technique=technique_type(world.techniques), status=one_of("", *STATUSES))
+    _offer(_history(app), "form", 8, technique=technique_type(world.techniques), status=one_of("", *STATUSES), kind=one_of("", *KINDS))
 
 
 def answer_agents_in_json(blocks: gr.Blocks) -> None:

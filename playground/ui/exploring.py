@@ -20,7 +20,7 @@ from playground.presets import judged
 from playground.results.compare import Compared, picked, side_by_side
 from playground.results.metrics_table import csv_text, json_text, metric_rows
 from playground.results.numbers import Scale, digits, scale_for
-from playground.results.pareto import USUAL_LIMITS, Axes, metric_of, tradeable
+from playground.results.pareto import USUAL_LIMITS, Axes, metric_of, tradeable, usual_axes
 from playground.results.pareto_chart import pareto_charts
 from playground.results.ranking import number
 from playground.results.report import About
@@ -111,22 +111,29 @@ def limits_of(found: Gathered, wanted: Sequence[tuple[str, float | None]]) -> di
 
 
 def trades_json(found: Gathered, x: str, y: str, size: str, limits: Mapping[str, float]) -> str:
-    """The chart's value; the usual pairs of axes where not both are given."""
+    """The chart's value."""
     if not found.compared.results:
         return ""
-    axes = [Axes(x, y, size)] if x and y else None
-    return json.dumps(pareto_charts(found.compared.results, found.compared.names, limits, axes))
+    return json.dumps(pareto_charts(found.compared.results, found.compared.names, limits, axes_of(found, x, y, size)))
 
 
-def write_files(found: Gathered, limits: Mapping[str, float]) -> dict[str, str]:
+def axes_of(found: Gathered, x: str, y: str, size: str) -> list[Axes] | None:
+    """The pair of axes with what was chosen and else what is usual; None, which means all usual pairs, where nothing was."""
+    usual = usual_axes(found.compared.results)
+    if not (x or y or size) or not usual:
+        return None
+    return [Axes(x or usual[0].x, y or usual[0].y, size or usual[0].size)]
+
+
+def write_files(found: Gathered, limits: Mapping[str, float], axes: Sequence[Axes] | None = None) -> dict[str, str]:
     """Paths of report, CSV and JSON of what is shown, in a fresh temporary folder."""
     results, names = found.compared.results, found.compared.names
     folder = Path(tempfile.mkdtemp(prefix="report-"))
-    about = About(found.title, "", names, found.compared.warnings, judged(results), limits=limits)
+    about = About(found.title, "", names, found.compared.warnings, judged(results), limits=limits, axes=axes)
     rows = metric_rows(results, names)
     texts = {"report.html": report_of(results, about), "metrics.csv": csv_text(rows), "metrics.json": json_text(rows)}
     for name, text in texts.items():
-        (folder / name).write_text(text, encoding="utf-8")
+        (folder / name).write_text(text, encoding="utf-8", errors="replace")  # a model may write half a pair of UTF-16
     return {name: str(folder / name) for name in texts}
 
 

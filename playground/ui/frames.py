@@ -1,5 +1,5 @@
-"""Slows the browser's animation frames while a run uses the CPU and nobody touches the page: Gradio 6 leaves a requestAnimationFrame loop running for good, and on a
-small machine that takes 5 to 9 % of a core from the model that is being measured.
+"""Slows the browser's animation frames while a run uses the CPU and nobody touches the page: Gradio 6 leaves a requestAnimationFrame loop
+running for good, and on a small machine that takes 5 to 9 % of a core from the model that is being measured.
 
 Gradio keeps its own reference to requestAnimationFrame before any script of the page's `head` runs, so the script has to be the first of
 the index page: a small ASGI layer puts it there. The device strip sets the mark that the script looks at (assets/device_strip.js).
@@ -42,9 +42,9 @@ SCRIPT = f"""<script>(() => {{
   }};
   const wake = () => {{
     touched = performance.now();
-    [...waiting.keys()].forEach(draw);
+    if (waiting.size) [...waiting.keys()].forEach(draw);
   }};
-  for (const input of ["pointerdown", "keydown", "wheel"]) addEventListener(input, wake, {{ capture: true, passive: true }});
+  for (const input of ["pointerdown", "pointermove", "touchmove", "keydown", "wheel"]) addEventListener(input, wake, {{ capture: true, passive: true }});
 }})();</script>""".encode()
 
 Message = MutableMapping[str, Any]

@@ -114,7 +114,7 @@ ANY = "any"
 IMPORT_DONE = "Imported as {}: it is with the recordings in the tab Compare now, and opens as recorded."
 EXPORTED = "{} is ready as a file."
 IMPORT_SWEEP = "Imported as {}: it is with the sweeps in the tab Sweep now, as recorded."
-DELETED = "{} deleted. It can be brought back for a day."
+DELETED = "{} deleted. “Undo delete” brings it back."
 RESTORED = "Brought back."
 
 EXPLORE_INTRO = "Two to eight runs side by side: which give up nothing, which stay within your limits, and what all their numbers are."
@@ -127,10 +127,14 @@ SWEEP_INTRO = (
     "Vary one or two settings over a grid and see where an optimisation starts to pay, and where it stops. Pick a question, or choose what "
     "varies; all else comes from the tab Compare. A sweep goes on in the background; what it has finished is never run again."
 )
-SWEEP_EMPTY = "No sweep yet. A first one that takes a few minutes on a CPU: pick “Batch size: 1 to 64” and press Start."
+SWEEP_EMPTY = (
+    "No sweep is shown. A first one that takes a few minutes on a CPU: pick “Batch size: 1 to 64” and press Start. "
+    "Or choose a recorded one above, from a fast GPU."
+)
 SWEEP_SOURCE_INFO = "What everything else is taken from. Each variant is a line of its own in the charts."
 SWEEP_VALUES_INFO = "With commas, or a range: 1:64:x2 doubles, 128:512:128 adds."
-SWEEP_QUICK_INFO = "One warm-up and three repeats, no quality: else the protocol of the tab Compare."
+SWEEP_QUICK_INFO = "One warm-up and three repeats, no quality: else the protocol of the tab Compare. A question above has its own."
+SWEEP_DELETE, SWEEP_DELETE_SURE = "Delete this sweep", "Delete it and its runs for good"
 SWEEP_PICKS = "Explore takes two to eight runs; this sweep has {}. Open them in the tab History and tick those that you want."
 SWEEP_STATUS = {
     "waiting": "Waiting",

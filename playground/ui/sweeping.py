@@ -20,6 +20,7 @@ from playground.presets import recorded_sweeps
 from playground.results.numbers import duration
 from playground.results.sweep_charts import sweep_charts
 from playground.results.sweep_facts import facts
+from playground.results.sweep_table import sweep_rows
 from playground.results.sweeps import StoredCell, StoredSweep, Sweeps
 from playground.run.forecast import foreseen
 from playground.run.recorded_sweep import PREFIX, RECORDED
@@ -66,8 +67,8 @@ def axis_choices(app: App) -> list[tuple[str, str]]:
     return [(axis_title(name, app.world.techniques), name) for name in names]
 
 
-def sweep_html(stored: StoredSweep, status: str, ahead: int = 0) -> str:
-    """How far it is, what is left, its runs as a strip, and what the curves say."""
+def sweep_html(stored: StoredSweep, status: str, ahead: int = 0, fault: str = "") -> str:
+    """How far it is, what is left, its runs as a strip, and what the curves say; `fault`: what ended it."""
     total, finished = len(stored.cells), len(stored.cells) - len(stored.missing)
     goes_on = status in ("running", "pausing")
     now = next((cell.cell.label for cell in stored.cells if cell.status == "running"), "") if goes_on else ""
@@ -75,7 +76,7 @@ def sweep_html(stored: StoredSweep, status: str, ahead: int = 0) -> str:
         strings.SWEEP_STATUS.get(status, status),
         f"{ahead} before it" if ahead else "",
         f"{finished} of {total} runs",
-        f"about {duration(stored.left_s)} left" if goes_on and stored.left_s else "",
+        (f"about {duration(stored.left_s)} left" if stored.left_s else "time left: known after the first run") if goes_on else "",
         f"now {now}" if now else "",
     ]
     share = f"{100 * finished / total:.0f}"
@@ -86,11 +87,24 @@ def sweep_html(stored: StoredSweep, status: str, ahead: int = 0) -> str:
     strip = "".join(_cell_html(cell) for cell in stored.cells)
     found = "".join(f"<li>{escape(fact.sentence)}</li>" for fact in facts(stored.plan, stored.cells))
     says = f'<ul class="facts" aria-label="What the curves say">{found}</ul>' if found else ""
+    ended = f'<p class="problem" role="alert">{escape(fault)}</p>' if fault else ""
+    numbers = f"<details><summary>Its numbers as a table</summary>{table_html(stored)}</details>" if finished else ""
     return (
         f'<section class="sweep v1"><h2>{escape(stored.title or "Sweep")}</h2>'
-        f'<p class="phase" role="status">{escape(" · ".join(filter(None, words)))}</p>{bar}'
-        f'<ul class="cells" aria-label="Runs of this sweep">{strip}</ul>{_reasons_html(stored.cells)}{says}</section>'
+        f'<p class="phase" role="status">{escape(" · ".join(filter(None, words)))}</p>{bar}{ended}'
+        f'<ul class="cells" aria-label="Runs of this sweep">{strip}</ul>{_reasons_html(stored.cells)}{says}{numbers}</section>'
     )
+
+
+def table_html(stored: StoredSweep) -> str:
+    """What is charted, a row a run."""
+    head, *rows = sweep_rows(stored)
+    heads = "".join(f'<th scope="col">{escape(title)}</th>' for title in head)
+    body = "".join(
+        f'<tr><th scope="row">{escape(row[0])}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in row[1:])}</tr>' for row in rows
+    )
+    label = f'tabindex="0" role="region" aria-label="Numbers of {escape(stored.title or "the sweep")}"'
+    return f'<div class="table-scroll" {label}><table class="comparison"><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def _cell_html(cell: StoredCell) -> str:
@@ -119,7 +133,7 @@ def charts_json(app: App, stored: StoredSweep) -> str:
     missing = {cell.cell.index: cell.cell.spec for cell in stored.cells if not cell.result and stored.status != RECORDED}
     machine, known = app.world.machine, app.world.techniques
     predicted = foreseen(missing, known, machine, app.store.ceilings()) if missing else {}
-    return json.dumps(sweep_charts(stored.plan, stored.cells, predicted))
+    return json.dumps({"id": stored.id, **sweep_charts(stored.plan, stored.cells, predicted)})
 
 
 def picks(stored: StoredSweep) -> tuple[str, ...]:

@@ -50,7 +50,7 @@ class Kept:
 
 KEPT = {
     "batch-size": Kept("Batch size", "1:64:x2", True, ("itl_s", "output_tokens_per_s", "j_per_token")),
-    "prompt-length": Kept("Prompt length", "128:8192:x2", False, ("ttft_s", "itl_s")),
+    "prompt-length": Kept("Prompt length", "512:32768:x2", False, ("ttft_s", "itl_s")),
 }
 
 

@@ -16,7 +16,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,6 +31,7 @@ from playground.results.history import Filters  # noqa: E402
 from playground.results.result import result  # noqa: E402
 from playground.results.store import Store, open_store  # noqa: E402
 from playground.techniques import techniques  # noqa: E402
+from playground.ui.tabs.history import look  # noqa: E402
 from playground.ui.view import fold, start  # noqa: E402
 
 MS = 1_000_000
@@ -103,14 +106,15 @@ def multiply(store: Store, runs: int) -> None:
                 connection.execute(f"INSERT INTO {table} ({key}, {kept}) SELECT ?, {kept} FROM {table} WHERE {key} = ?", (target, source))
 
 
-def timed(what: str, times: int, call: Callable[[], Any]) -> None:
-    """Median and worst of `times` calls, in milliseconds."""
+def timed(what: str, times: int, call: Callable[[], Any]) -> float:
+    """Median and worst of `times` calls, in milliseconds; returns the median."""
     seen = []
     for _ in range(times):
         begun = time.perf_counter()
         call()
         seen.append((time.perf_counter() - begun) * 1e3)
     print(f"{what:<58} median {statistics.median(seen):8.1f} ms   worst {max(seen):8.1f} ms", flush=True)
+    return statistics.median(seen)
 
 
 def opened(path: Path) -> None:
@@ -129,12 +133,13 @@ def whole(store: Store, experiment: str) -> None:
             view = fold(view, (run.index, event))
 
 
-def main() -> None:
-    """Make the file and measure."""
+def main() -> int:
+    """Make the file and measure; returns 1 where the history took longer to open than --limit."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=5000)
     parser.add_argument("--ticks", type=int, default=2000)
     parser.add_argument("--times", type=int, default=9)
+    parser.add_argument("--limit", type=float, default=300.0, help="milliseconds that opening the tab may take")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="history-") as folder:
         path = Path(folder) / "results.sqlite"
@@ -143,9 +148,11 @@ def main() -> None:
         multiply(store, args.runs)
         store.close()
         print(f"{args.runs} runs of {args.ticks} ticks, two an experiment: {path.stat().st_size / 1e6:.0f} MB", flush=True)
-        timed("opening the store, and its first page", args.times, lambda: opened(path))
+        first = timed("opening the store, and its first page", args.times, lambda: opened(path))
         timed("opening the store", args.times, lambda: open_store(path).close())
         store = open_store(path)
+        app, sought = SimpleNamespace(store=store), [""] * len(fields(Filters))
+        tab = timed("what the tab History does when it is opened", args.times, lambda: look(app, 0, *sought))
         timed("first page (50 experiments)", args.times, store.earlier.page)
         kinds = Filters(model="shape:llama-3.2-1b", technique="kv_cache", status="done")
         timed("model, technique and status", args.times, lambda: store.earlier.page(kinds))
@@ -155,7 +162,8 @@ def main() -> None:
         timed("one experiment of two runs, its events read", args.times, lambda: [run.events for run in store.load(newest).runs])
         timed("the same, read and folded for the page", args.times, lambda: whole(store, newest))
         store.close()
+    return int(max(first, tab) > args.limit)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -95,10 +95,10 @@ def test_an_experiment_is_found_described_pinned_deleted_and_brought_back(visit:
     page.keyboard.press("Space")
     expect(page.get_by_role("button", name="Explore 2 runs")).to_be_enabled()
     boats.get_by_role("button", name="Delete").click()
-    expect(page.locator("#history-said [role=status]")).to_contain_text("deleted. It can be brought back for a day")
+    expect(page.locator("#history-said [role=status]")).to_contain_text("deleted. “Undo delete” brings it back")
     expect(page.locator("#history-list article")).to_have_count(1)
     expect(page.get_by_role("button", name="Tick two to eight runs")).to_be_disabled()
-    page.get_by_role("button", name="Undo").click()
+    page.get_by_role("button", name="Undo delete").click()
     expect(boats).to_contain_text("Seen on a Monday")
     expect(page.locator("#history-said")).to_contain_text("Brought back.")
 

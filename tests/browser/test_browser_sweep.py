@@ -88,7 +88,7 @@ def test_what_runs_out_of_memory_is_a_result_and_the_larger_runs_of_its_line_are
     set_number(page, "max-new-tokens", 4)
     differ(page, 1, "Precision", "fp32")
     open_tab(page, "Sweep")
-    expect(page.locator("#sweep-progress")).to_contain_text("No sweep yet")
+    expect(page.locator("#sweep-progress")).to_contain_text("No sweep is shown")
     page.locator("#sweep-source").get_by_text("all variants in Compare").click()
     set_text(page, "sweep-values-1", "1, many")
     page.get_by_role("button", name="Start", exact=True).click()
@@ -140,8 +140,10 @@ def test_pause_go_on_reload_and_another_sweep_in_the_middle(visit: Callable[...,
     pick(page, "step_ms=100")
     expect(phase(page)).to_have_text("Stopped · 1 of 2 runs", timeout=LONG_MS)
     page.locator("#sweep-delete").click()
+    expect(page.locator("#sweep-delete")).to_have_text("Delete it and its runs for good")
+    page.locator("#sweep-delete").click()
     expect(page.locator("#sweep-message")).to_have_text("The sweep and its runs are deleted.")
-    expect(page.locator("#sweep-progress")).to_contain_text("No sweep yet")
+    expect(page.locator("#sweep-progress")).to_contain_text("No sweep is shown")
 
 
 def test_a_restart_of_the_server_in_the_middle_costs_the_run_that_was_cut_off_and_no_other(browser: Browser, tmp_path: Path) -> None:

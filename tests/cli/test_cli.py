@@ -303,6 +303,13 @@ def test_a_model_that_graph_does_not_run_leaves_transformers_and_one_line_says_w
     assert capsys.readouterr().err == f"playground: Engine transformers, not graph: {families}\n"
 
 
+def test_a_preset_that_is_changed_is_not_called_by_what_it_was() -> None:
+    specs = wanted(parser().parse_args(["run", "int8-dynamic", "--set", "precision=bf16"])).specs
+    assert [spec.label for spec in specs] == ["bf16", "int8_weight_only", "int8_dynamic"]
+    kept = wanted(parser().parse_args(["run", "int8-dynamic", "--set", "batch_size=2"])).specs
+    assert kept[0].label == "fp32"
+
+
 def test_without_a_gpu_transformers_runs_what_names_no_engine(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("playground.cli.run.probe", lambda: Machine("host", "cpu", 2, 16, 8, no_cuda="no driver", packages=PACKAGES))
     assert engines_of("--variant", "precision=fp32") == ["transformers"] * 2

@@ -110,3 +110,16 @@ def test_an_unknown_sweep_is_said_to_be_so_and_nothing_is_there_to_pause(queue: 
             ask("nothere1")
     assert not queue.pause("nothere1")
     assert not queue.stop("nothere1")
+
+
+def test_what_ends_a_sweep_beside_its_runs_is_known_and_it_can_go_on(queue: SweepQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    def elsewhere(*given: object) -> None:
+        raise Problem("user", "It runs in another process.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("playground.run.sweep_queue.Sweep", elsewhere)
+        sweep = queue.begin(planned())
+        wait(lambda: not queue.goes_on(sweep))
+    assert queue.fault(sweep) == "It runs in another process."
+    assert queue.go_on(sweep).done.wait(30)
+    assert (seen(queue, sweep)[0], queue.fault(sweep)) == ("done", "")

@@ -9,7 +9,9 @@ from playground.core.spec import RunSpec, Workload
 from playground.core.sweep import Axis, Cell, SweepSpec
 from playground.results.sweeps import StoredCell, StoredSweep
 from playground.ui import sweeping
+from playground.ui.form import Draft
 from playground.ui.handlers import App
+from playground.ui.tabs.sweep import PRESET, wanted
 
 SPEC = RunSpec("script:step_ms=1", "fake", workload=Workload(("a", "b")), label="mine")
 EVIL = "<b>&\"'"
@@ -63,12 +65,28 @@ def stored(*statuses: str) -> StoredSweep:
 def test_the_strip_escapes_titles_labels_and_reasons_and_says_how_far_it_is() -> None:
     html = sweeping.sweep_html(stored("done", "running", "waiting"), "running", ahead=0)
     assert "<b>" not in html
-    assert html.count(f"{SAFE} 2") == 4, "in the line of what runs, in its cell, in the cell's tooltip, and with its reason"
+    places = "in the line of what runs, in its cell, in the cell's tooltip, with its reason, and in the table"
+    assert html.count(f"{SAFE} 2") == 5, places
     assert f"{SAFE} 1: done. {SAFE}" in html
     assert "Running · 1 of 3 runs" in html
     assert 'aria-valuenow="33"' in html
     waiting = sweeping.sweep_html(stored("waiting", "waiting", "waiting"), "waiting", ahead=2)
     assert "Waiting · 2 before it · 0 of 3 runs" in waiting
+
+
+def test_what_ended_a_sweep_beside_its_runs_is_said_in_it() -> None:
+    html = sweeping.sweep_html(stored("done", "waiting", "waiting"), "stopped", fault=f"The disk is full {EVIL}.")
+    assert f'<p class="problem" role="alert">The disk is full {SAFE}.</p>' in html
+    assert "time left" not in html
+
+
+def test_a_question_keeps_its_name_as_long_as_its_axes_are_asked(app: App) -> None:
+    def title(values: str) -> str:
+        draft = Draft("script:step_ms=1", "fake")
+        return str(wanted(app, ("batch-size", PRESET, "batch_size", values, "", "", True), draft).title)
+
+    assert title("1, 2, 4, 8, 16, 32, 64") == "Batch size: 1 to 64"
+    assert title("1, 2") == "Batch size · script:step_ms=1"
 
 
 def test_only_runs_that_are_done_can_be_explored() -> None:

@@ -12,6 +12,8 @@ from playground.core.places import ASSETS
 from playground.core.problem import Problem
 from playground.presets import judged
 from playground.results.html.claims import claims_html
+from playground.results.html.outputs import outputs_html
+from playground.results.html.summary import cards_html
 from playground.ui import strings
 from playground.ui.compare import Opener
 from playground.ui.events import FORM
@@ -20,6 +22,7 @@ from playground.ui.exploring import (
     QUALITIES,
     Gathered,
     axes_choices,
+    axes_of,
     gather,
     limit_info,
     limits_of,
@@ -126,7 +129,7 @@ def _wire(app: App, parts: Parts, opener: Opener) -> None:
         return _slider(found, metric)
 
     def written(found: Gathered, *chosen: Any) -> list[Any]:
-        paths = write_files(found, _limits(found, chosen))
+        paths = write_files(found, _limits(found, chosen), axes_of(found, *(str(name or "") for name in chosen[:3])))
         return [gr.update(value=path, visible=True) for path in paths.values()]
 
     def all_of(job: str) -> list[Any]:
@@ -160,7 +163,10 @@ def _everything(found: Gathered) -> list[Any]:
         updates += [gr.update(choices=[(NO_LIMIT, ""), *titles], value=first), slider]
         chosen += [first, slider.get("value")]
     claims = claims_html(judged(compared.results))
-    table = claims + table_html(compared.results, compared.names)
+    outputs = outputs_html(compared.results, compared.names)
+    said_of_each = f"<h3>Verdicts and evidence</h3>{cards_html(compared.results, compared.names)}"
+    said_of_each += f"<h3>What the models wrote</h3>{outputs}" if outputs else ""
+    table = claims + table_html(compared.results, compared.names) + said_of_each
     hidden = [gr.update(visible=False) for _ in range(3)]
     return [
         found, said, gr.update(visible=True), *updates, _trades(found, chosen), table, final_json(compared.results, compared.names),

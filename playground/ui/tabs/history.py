@@ -107,7 +107,7 @@ def _parts() -> Parts:
     with gr.Row(elem_classes="bar-foot bar-row", equal_height=True):  # in reach from wherever in the list something was pressed
         explore = gr.Button(TICK, variant="primary", elem_id="history-explore", interactive=False, scale=0, min_width=210)
         said = gr.HTML("", apply_default_css=False, elem_id="history-said")
-        undo = gr.Button("Undo", elem_id="history-undo", visible=False, scale=0, min_width=90)
+        undo = gr.Button("Undo delete", elem_id="history-undo", visible=False, scale=0, min_width=90)
         file = gr.DownloadButton("Download", elem_id="history-file", visible=False, scale=0, min_width=90)
     states = (gr.State(()), gr.State(0), gr.State(()), gr.State(""))
     return Parts(filters, listing, said, undo, file, form, label, note, save, cancel, earlier, later, span, upload, explore, *states)
@@ -122,6 +122,8 @@ def look(app: App, offset: int, *sought: Any) -> list[Any]:
     except Problem as problem:
         return [note_html(problem.message), *(gr.skip() for _ in range(3 + len(FACETS)))]
     end, total = min(offset + ON_PAGE, page["total"]), page["total"]
+    if offset >= total > 0:  # the last one of this page was deleted
+        return look(app, (total - 1) // ON_PAGE * ON_PAGE, *sought)
     titles = {name: technique.title for name, technique in techniques().items()}
     facets = [
         gr.update(choices=[(strings.ANY, ""), *((f"{titles.get(value, value) if name == 'technique' else value} ({count})", value)
@@ -168,7 +170,6 @@ def _wire_list(app: App, place: gr.Tab, parts: Parts) -> None:
 
 def _wire_deeds(app: App, parts: Parts, opener: Opener) -> None:
     """Buttons of the list: `submit` events show a run in the tab Compare, `click` events stay here."""
-    described = ("label", "note", "described")
 
     def opened(mine: list[str] | None, event: gr.EventData) -> list[Any]:
         asked, started = event._data, list(mine or ())
@@ -184,7 +185,8 @@ def _wire_deeds(app: App, parts: Parts, opener: Opener) -> None:
     def done(event: gr.EventData, *sought: Any) -> list[Any]:
         do, experiment = str(event._data["do"]), str(event._data["id"])
         hidden = gr.update(visible=False)
-        usual: dict[str, Any] = {"said": "", "undo": hidden, "deleted": (), "file": hidden, "form": hidden, **dict.fromkeys(described, gr.skip())}
+        usual: dict[str, Any] = {"said": "", "undo": gr.skip(), "deleted": gr.skip(), "file": hidden, "form": hidden}
+        usual |= dict.fromkeys(("label", "note", "described"), gr.skip())
         try:
             changes = _deed(app, do, experiment)
         except Problem as problem:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import gradio as gr
@@ -81,7 +81,7 @@ def _parts(app: App) -> Parts:
             charts = chart("sweep-charts", "What the sweep shows")
             with gr.Row(elem_classes="bar-row"):
                 explore = gr.Button("Explore these runs", elem_id="sweep-explore", size="sm", visible=False, scale=0)
-                delete = gr.Button("Delete this sweep", elem_id="sweep-delete", size="sm", visible=False, scale=0)
+                delete = gr.Button(strings.SWEEP_DELETE, elem_id="sweep-delete", size="sm", visible=False, scale=0)
     with gr.Column(elem_classes="bar-foot", elem_id="sweep-bar"):
         message = gr.HTML("", apply_default_css=False, elem_id="sweep-message")
         with gr.Row(elem_classes="bar-row", equal_height=True):
@@ -106,7 +106,7 @@ def _axis(app: App, number: int) -> tuple[gr.Dropdown, gr.Textbox]:
 
 
 def _wire_form(parts: Parts) -> None:
-    """A question fills the axes in; changing them by hand leaves the question."""
+    """A question fills the axes in."""
     preset, source = parts.asked[0], parts.asked[1]
 
     def filled(name: str) -> list[Any]:
@@ -171,15 +171,18 @@ def _wire_ends(app: App, opener: Opener, parts: Parts) -> None:
             return [note_html(strings.SWEEP_PICKS.format(len(found))), gr.skip(), gr.skip()]
         return ["", found, gr.Tabs(selected=EXPLORE)]
 
-    def deleted(sweep: str) -> list[Any]:
+    def deleted(sweep: str, pressed: str) -> list[Any]:
+        kept = [gr.skip() for _ in parts.shown()]
+        if pressed != strings.SWEEP_DELETE_SURE:
+            return ["", gr.skip(), *kept[:-1], gr.update(value=strings.SWEEP_DELETE_SURE), gr.skip()]
         try:
             app.sweeps.delete(sweep)
         except Problem as problem:
-            return [note_html(problem.message), gr.skip(), *(gr.skip() for _ in parts.shown()), gr.skip()]
+            return [note_html(problem.message), gr.skip(), *kept, gr.skip()]
         return [note_html("The sweep and its runs are deleted."), "", *nothing(), gr.update(choices=choices(app), value=None)]
 
     parts.explore.click(explored, parts.sweep, [parts.message, opener.picked, opener.tabs], **FORM)
-    parts.delete.click(deleted, parts.sweep, [parts.message, parts.sweep, *parts.shown(), parts.chosen], **FORM)
+    parts.delete.click(deleted, [parts.sweep, parts.delete], [parts.message, parts.sweep, *parts.shown(), parts.chosen], **FORM)
 
 
 def _preset(name: str) -> SweepPreset:
@@ -193,7 +196,8 @@ def wanted(app: App, asked: Sequence[Any], draft: Draft) -> Any:
     if source == PRESET and name:
         preset = _preset(str(name))
         specs, _, _ = keeping_place(preset.plan.specs, draft, app.world, "", preset.names_engine)
-        return plan_of(app, specs, preset.plan.title, pairs)
+        plan = plan_of(app, specs, "", pairs)
+        return replace(plan, title=preset.plan.title) if plan.axes == preset.plan.axes else plan  # else it asks another question
     specs = specs_of(draft, app.world)[: None if source == ALL else 1]
     if quick:
         specs = [spec.replace(protocol=PROTOCOL) for spec in specs]
@@ -219,7 +223,9 @@ async def watch(app: App, sweep: str, page: str) -> AsyncIterator[list[Any]]:
         if key != before:
             drawn = tuple(cell.status for cell in stored.cells if cell.result)
             chart_value = await asyncio.to_thread(charts_json, app, stored) if drawn != charted else gr.skip()
-            yield _values(sweep_html(stored, status, key[2]), chart_value, status, bool(stored.missing), len(picks(stored)))
+            yield _values(
+                sweep_html(stored, status, key[2], app.sweeps.fault(sweep)), chart_value, status, bool(stored.missing), len(picks(stored))
+            )
             before, charted = key, drawn
         if status not in GOING:
             return
@@ -228,8 +234,9 @@ async def watch(app: App, sweep: str, page: str) -> AsyncIterator[list[Any]]:
 
 def _values(html: str, charts: Any, status: str, missing: bool, done: int) -> list[Any]:
     going, own = status in GOING, status != RECORDED
-    visible = (status in ("waiting", "running"), going, own and not going and missing, done >= FEWEST, own and not going)
-    return [html, charts, *(gr.update(visible=each) for each in visible)]
+    visible = (status in ("waiting", "running"), going, own and not going and missing, done >= FEWEST)
+    delete = gr.update(visible=own and not going, value=strings.SWEEP_DELETE)
+    return [html, charts, *(gr.update(visible=each) for each in visible), delete]
 
 
 def nothing() -> list[Any]:
