@@ -1,7 +1,7 @@
 """The table of techniques in Markdown: what each does, which engine has it, where it pays, and what recorded runs measured of it.
 
 Everything comes from the registries and from recordings, nothing from this machine, so the same files give the same table. The effect is
-that of recorded variants which differ from their baseline in this technique's knobs alone. Example::
+that of recorded variants which differ from their baseline, or else from a variant before them, in this technique's knobs alone. Example::
 
     print(table(techniques(), engines(), [read(path) for path in recordings(FOLDER).values()]))
 """
@@ -30,6 +30,7 @@ ABBREVIATIONS = ("e.g.", "i.e.", "vs.", "etc.")
 TOLD = {
     "itl_s": "time per token",
     "ttft_s": "time to first token",
+    "request_ttft_p95_s": "p95 of the wait for the first token",
     "output_tokens_per_s": "throughput",
     "weights_bytes": "weights",
     "kv_cache_bytes": "KV cache",
@@ -102,11 +103,13 @@ def _effects(techniques: Techniques, recorded: Iterable[Recording]) -> dict[str,
         if recording.sweep:  # its first run is no baseline of the others
             continue
         lines: dict[str, list[str]] = {}
-        baseline = (recording.specs[0], recording.events[0])
-        for spec, events in zip(recording.specs[1:], recording.events[1:], strict=True):
-            if technique := _alone(spec, recording.specs[0], techniques):
-                one = result(spec, events, baseline)
-                lines.setdefault(technique.name, []).append(_effect(one, result(*baseline), technique, techniques))
+        runs = list(zip(recording.specs, recording.events, strict=True))
+        for number, (spec, events) in enumerate(runs):
+            before = next((other for other in runs[:number] if _alone(spec, other[0], techniques)), None)
+            if before and (technique := _alone(spec, before[0], techniques)):
+                text = _effect(result(spec, events, before), result(*before), technique, techniques)
+                against = "" if before is runs[0] else f", against {before[0].label}"
+                lines.setdefault(technique.name, []).append(text + against)
         first = recording.specs[0]
         for name, texts in lines.items():
             found.setdefault(name, []).append(

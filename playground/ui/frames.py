@@ -44,7 +44,8 @@ SCRIPT = f"""<script>(() => {{
     touched = performance.now();
     if (waiting.size) [...waiting.keys()].forEach(draw);
   }};
-  for (const input of ["pointerdown", "pointermove", "touchmove", "keydown", "wheel"]) addEventListener(input, wake, {{ capture: true, passive: true }});
+  const inputs = ["pointerdown", "pointermove", "touchmove", "keydown", "wheel"];
+  inputs.forEach((input) => addEventListener(input, wake, {{ capture: true, passive: true }}));
 }})();</script>""".encode()
 
 Message = MutableMapping[str, Any]

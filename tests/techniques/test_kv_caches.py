@@ -287,7 +287,7 @@ def test_the_estimate_bounds_a_window_counts_scales_and_waiting_tokens_and_leave
     assert kv_estimate(1000) == numbers * 2 * 1000
     assert kv_estimate(1000, kv_cache="window", kv_window=64) == numbers * 2 * 64
     assert kv_estimate(40, kv_cache="window", kv_window=64) == numbers * 2 * 40
-    # 991 tokens of 4 bits and one bit more for scale and zero point of 32 numbers; of the 9 that are fed back after the prompt none is packed
+    # 991 tokens of 4 bits and one bit more for scale and zero point of 32 numbers; the 9 fed back after the prompt are not packed yet
     assert kv_estimate(1000, kv_cache="quantized") == numbers * (991 * 5 / 8 + 9 * 2)
     assert kv_estimate(20, kv_cache="quantized") == numbers * (11 * 5 / 8 + 9 * 2)
     assert kv_estimate(1000, kv_cache="offloaded") == numbers * 2 * 1000 / 4  # two layers of eight are on the GPU
