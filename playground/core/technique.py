@@ -69,7 +69,7 @@ class Footprint:
     intermediate channels of each, as `kept_layers` and `kept_width` count them. `away_share`: of the decoder's layers, those that are kept
     off the device and come to it for each pass, as `away_layers` counts them. `in_blocks`: linear layers keep the blocks of a GGUF file,
     which are those of `linear_bits` where the model's facts do not name its own (GGUF_BITS). `speculated`: a step checks proposed tokens,
-    and nobody knows before how many of them it will keep.
+    and nobody knows before how many of them it will keep. `scheduled`: requests come over time, and nobody knows which share a step.
     """
 
     weight_bits: float = 32.0
@@ -98,6 +98,7 @@ class Footprint:
     away_share: float = 0.0
     in_blocks: bool = False
     speculated: bool = False
+    scheduled: bool = False
 
     @property
     def bits_of_linear(self) -> float:

@@ -73,6 +73,8 @@ def _prediction(run: Measured) -> tuple[dict[str, dict[str, Any]], str]:
         return {}, "no timed pass was completed"
     if footprint.speculated:
         return {}, efficiency.SPECULATED.reason
+    if footprint.scheduled:
+        return {}, efficiency.SCHEDULED.reason
     size = max(row.prompt_tokens for row in batch.rows), len(batch.ticks_ns)
     predicted: Any
     reason = ""

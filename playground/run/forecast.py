@@ -80,12 +80,13 @@ def _tokens(spec: RunSpec) -> tuple[int, int]:
 
 def prediction_of(spec: RunSpec, facts: ModelFacts | None, techniques: Techniques, ceilings: Ceilings | None) -> Prediction | None:
     """Step time, TTFT, tokens a second and memory of a complete spec; None where the model's sizes or the device's ceilings are not
-    known, or how many tokens a step will give. `ceilings`: of the device and of the number format in which the spec computes."""
+    known, or how many tokens or rows a step will have. `ceilings`: of the device and of the number format in which the spec computes."""
     if facts is None or not facts.config or ceilings is None:
         return None
     try:
         footprint = footprint_of(spec, techniques, engines().get(spec.engine), ceilings.device)
-        return None if footprint.speculated else predict_run(facts.config, footprint, ceilings, *_tokens(spec))
+        unforeseen = footprint.speculated or footprint.scheduled
+        return None if unforeseen else predict_run(facts.config, footprint, ceilings, *_tokens(spec))
     except Problem:
         return None
 

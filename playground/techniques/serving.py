@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from playground.core.engine import Batch
 from playground.core.knobs import Choice, Range
 from playground.core.spec import Workload
-from playground.core.technique import Effect, Explanation, Finding, Knobs, Technique, flipped
+from playground.core.technique import Effect, Explanation, Finding, Footprint, Knobs, Technique, flipped
 from playground.techniques.setup import TransformersSetup
 
 RANK = {"one_by_one": 0, "batches": 1, "continuous": 2}  # by how little a request waits for others
@@ -93,6 +94,10 @@ class Serving(Technique):
         better = RANK[kind] > RANK[before]
         faster: dict[str, Effect] = {"output_tokens_per_s": "up", "request_ttft_p95_s": "down", "weights_bytes": "same"}
         return faster if better else flipped(faster)
+
+    def footprint(self, knobs: Knobs, footprint: Footprint) -> Footprint:
+        """Which requests share a step depends on when they come."""
+        return replace(footprint, scheduled=knobs["serving"] != "off")
 
     def batches(self, knobs: Knobs, work: Workload, prompts: Sequence[tuple[int, ...]]) -> list[tuple[tuple[int, ...], Batch]] | None:
         """All requests are one batch, with the time at which each arrives and the tokens that it wants, both drawn by the seed."""

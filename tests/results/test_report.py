@@ -7,6 +7,7 @@ import pytest
 
 from playground.models.recording import find, read
 from playground.results.command import Command
+from playground.results.pareto import Axes
 from playground.results.report import About, report_html
 from playground.results.result import result
 
@@ -40,6 +41,12 @@ def test_it_holds_numbers_with_intervals_evidence_verdicts_provenance_and_the_co
     data = json.loads(re.search(r'<script type="application/json" id="drawn">(.*?)</script>', own).group(1))
     assert [group["title"] for group in data["groups"]][:2] == ["Latency", "Memory"]
     assert json.loads(re.search(r'id="results">(.*?)</script>', own).group(1)) == json.loads(json.dumps(runs))
+
+
+def test_its_trade_offs_have_the_axes_that_were_chosen(runs):
+    html = without_plotly(report_html(runs, About("Formats", axes=[Axes("weights_bytes", "itl_s", "")])))
+    assert "pareto-weights_bytes-itl_s" in html
+    assert "pareto-weights_bytes-itl_s" not in without_plotly(report_html(runs, About("Formats")))
 
 
 def test_nothing_of_a_run_becomes_markup(runs):

@@ -83,9 +83,9 @@ def test_answers_are_typed_too(endpoints: Endpoints) -> None:
 
 def test_the_history_is_filtered_by_parameters_with_defaults(endpoints: Endpoints) -> None:
     parameters = endpoints["/history"]["parameters"]
-    names = ["limit", "offset", "text", "model", "technique", "device", "status", "since", "until"]
+    names = ["limit", "offset", "text", "model", "technique", "device", "status", "since", "until", "kind"]
     assert [parameter["parameter_name"] for parameter in parameters] == names
-    assert [parameter["parameter_default"] for parameter in parameters] == [50, 0, *[""] * 7]
+    assert [parameter["parameter_default"] for parameter in parameters] == [50, 0, *[""] * 8]
     assert "kv_cache" in taken(endpoints, "/history")["technique"]["enum"]
 
 

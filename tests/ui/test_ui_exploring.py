@@ -108,8 +108,6 @@ def test_one_chosen_axis_stands_beside_the_usual_others_and_goes_into_the_report
     by_first_token = exploring.axes_of(three(), "", "", "ttft_s")
     assert by_first_token is not None
     assert [(axes.x, axes.y, axes.size) for axes in by_first_token] == [("decode_tokens_per_s", "weights_bytes", "ttft_s")]
-    path = exploring.write_files(three(), {}, exploring.axes_of(three(), "ttft_s", "", ""))["report.html"]
-    assert "pareto-ttft_s-weights_bytes" in Path(path).read_text(encoding="utf-8")
 
 
 def test_runs_of_two_experiments_are_gathered_in_the_order_of_the_picks_with_what_differs(app: App) -> None:
