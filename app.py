@@ -8,10 +8,12 @@ torch: models run in worker processes.
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import signal
 import sys
 from importlib.util import find_spec
+from typing import Any
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -26,6 +28,15 @@ def arguments() -> argparse.ArgumentParser:
     shared = os.environ.get("GRADIO_SHARE", "").lower() in ("1", "true")
     parser.add_argument("--share", action="store_true", default=shared, help="make a public link through Gradio's servers")
     return parser
+
+
+def _end_without_waiting_for_pages(server: Any) -> None:
+    """Each open page holds a stream that would never end by itself: cut them off after a second, without a traceback for each."""
+    server.config.timeout_graceful_shutdown = 1
+    told = "timeout graceful shutdown exceeded"
+    logging.getLogger("uvicorn.error").addFilter(
+        lambda record: told not in f"{record.getMessage()} {record.exc_info and record.exc_info[1]}"
+    )
 
 
 def main() -> None:
@@ -54,7 +65,7 @@ def main() -> None:
             server_name=options.host, server_port=options.port, share=options.share, quiet=True, prevent_thread_lock=True, ssr_mode=False,
             mcp_server=find_spec("mcp") is not None, app_kwargs={"middleware": [Middleware(SlowFrames)]}, **look(),
         )  # fmt: skip
-        page.server.config.timeout_graceful_shutdown = 1  # second: each open page holds a stream that would never end by itself
+        _end_without_waiting_for_pages(page.server)
         answer_agents_in_json(page)
         print(f"Inference Playground is ready: {url}", flush=True)
         page.block_thread()

@@ -17,6 +17,7 @@ from playground.measure import efficiency
 from playground.measure.estimate import estimate
 from playground.measure.roofline import Work, predict_run
 from playground.measure.step_profile import NO_PARTS
+from playground.measure.timing import SCHEDULED
 from playground.measure.trace import Trace
 from playground.measure.values import Missing, Value
 from playground.results.expectations import expectations
@@ -74,7 +75,7 @@ def _prediction(run: Measured) -> tuple[dict[str, dict[str, Any]], str]:
     if footprint.speculated:
         return {}, efficiency.SPECULATED.reason
     if footprint.scheduled:
-        return {}, efficiency.SCHEDULED.reason
+        return {}, SCHEDULED.reason
     size = max(row.prompt_tokens for row in batch.rows), len(batch.ticks_ns)
     predicted: Any
     reason = ""

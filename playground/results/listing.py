@@ -70,8 +70,8 @@ class Line(TypedDict):
 
 
 class Page(TypedDict):
-    """`experiments`: pinned ones first, then the newest; `total`: how many the filters leave; `facets`: for model, technique, device, status
-    and kind what exists in the whole history, with the number of experiments.
+    """`experiments`: pinned ones first, then the newest; `total`: how many the filters leave; `facets`: for model, technique, device,
+    status and kind what exists in the whole history, with the number of experiments.
     """
 
     total: int

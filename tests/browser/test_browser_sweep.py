@@ -39,7 +39,7 @@ TIME_A_CLICK = """(look) => {
         window.ownFrame(drawn);
     }, { capture: true, once: true });
 }"""
-TAB_SHOWN = "[...document.querySelectorAll('[role=tabpanel]')].findIndex((panel) => panel.offsetParent)"
+TAB_SHOWN = "[...document.querySelectorAll('[role=tabpanel]')].find((panel) => panel.offsetParent)?.id"
 PIN_PRESSED = "document.querySelector('#history-list [data-do=pin]').textContent"
 STARS = "document.querySelectorAll('#history-list .pin').length"
 FRAMES = """() => new Promise((counted) => {
