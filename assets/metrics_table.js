@@ -35,8 +35,12 @@ function orderColumns(section, button) {
     .sort((a, b) => (again ? 0 : value(a) - value(b)) || a.dataset.variant - b.dataset.variant)
     .map((cell) => cell.dataset.variant);
   for (const each of section.querySelectorAll("tr:not(.absent)")) each.append(...order.map((variant) => cells(each, variant)));
-  for (const each of section.querySelectorAll("tr.orders")) each.classList.remove("orders");
+  for (const each of section.querySelectorAll("tr.orders")) {
+    each.classList.remove("orders");
+    each.querySelector("th button")?.removeAttribute("aria-pressed");
+  }
   row.classList.toggle("orders", !again);
+  if (!again) button.setAttribute("aria-pressed", "true");
 }
 
 async function copy(section, kind) {

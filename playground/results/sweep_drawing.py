@@ -27,6 +27,7 @@ WORDS = {"oom": "out of memory", "skipped": "skipped", "failed": "failed"}
 DOUBLES = 1.75  # from one value to the next, on the whole: the axis is then logarithmic
 SPREAD = 4.0  # largest over smallest value from which on the other axis is logarithmic too
 MOST_TICKS = 9
+MOST_CHARACTERS = 30  # of an axis' numbers, where a third of the page is the chart's width
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,10 @@ class Axes:
             return {**base, "type": "category", "categoryorder": "array", "categoryarray": names, "range": [-0.5, len(names) - 0.5]}
         ascending = sorted(set(map(float, self.values)))
         ticks = ascending[:: math.ceil(len(ascending) / MOST_TICKS)]
-        base |= {"tickvals": ticks, "ticktext": [digits(tick) for tick in ticks], "tickangle": 0}
+        texts = [digits(tick) for tick in ticks]
+        if len("".join(texts)) > MOST_CHARACTERS:  # every second one, and the last
+            texts = [text if (len(texts) - place) % 2 else "" for place, text in enumerate(texts)]
+        base |= {"tickvals": ticks, "ticktext": texts, "tickangle": 0}
         low, high = ascending[0], ascending[-1]
         if self.doubles:
             room = 0.06 * math.log10(high / low)
@@ -108,7 +112,7 @@ def band(metric: Metric, lines: Sequence[Line], along: Axes) -> list[dict[str, A
         beyond = max(values) * scale.factor * 1e3 if metric.direction == "higher" else min(filter(None, values)) * scale.factor / 1e3
         common = {"type": "scatter", "mode": "lines", "x": [x for x, _ in known], "meta": {"ceiling": True}, "showlegend": False}
         edge = {**common, "y": [best for _, best in known], "line": {"width": 1.2}}
-        edge["hovertemplate"] = hover(line.name, "the most that the device allows", "by its copy and its matrix product") + ""
+        edge["hovertemplate"] = hover(line.name, "the most that the device allows", "by its copy and its matrix product")
         far = {**common, "y": [beyond] * len(known), "line": {"width": 0}, "fill": "tonexty", "fillcolor": SHADE, "hoverinfo": "skip"}
         traces += [edge, far]
     return traces

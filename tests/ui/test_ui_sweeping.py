@@ -83,7 +83,7 @@ def test_what_ended_a_sweep_beside_its_runs_is_said_in_it() -> None:
 def test_a_question_keeps_its_name_as_long_as_its_axes_are_asked(app: App) -> None:
     def title(values: str) -> str:
         draft = Draft("script:step_ms=1", "fake")
-        return str(wanted(app, ("batch-size", PRESET, "batch_size", values, "", "", True), draft).title)
+        return wanted(app, ("batch-size", PRESET, "batch_size", values, "", "", True), draft)[0].title
 
     assert title("1, 2, 4, 8, 16, 32, 64") == "Batch size: 1 to 64"
     assert title("1, 2") == "Batch size · script:step_ms=1"

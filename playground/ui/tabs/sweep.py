@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 
 from playground.core.problem import Problem
-from playground.core.sweep import PROTOCOL
+from playground.core.sweep import PROTOCOL, SweepSpec
 from playground.presets import SweepPreset, sweeps
 from playground.results.compare import FEWEST, MOST
 from playground.run.recorded_sweep import RECORDED
@@ -127,7 +127,8 @@ def _wire_sweep(app: App, blocks: gr.Blocks, place: gr.Tab, opener: Opener, part
     def begun(*values: Any) -> list[Any]:
         asked, form = values[: len(parts.asked)], values[len(parts.asked) :]
         try:
-            return ["", queue.begin(wanted(app, asked, opener.sheet.draft(form)))]
+            plan, why = wanted(app, asked, opener.sheet.draft(form))
+            return [note_html(why), queue.begin(plan)]
         except Problem as problem:
             return [message_html(problem), gr.skip()]
 
@@ -189,21 +190,23 @@ def _preset(name: str) -> SweepPreset:
     return next(preset for preset in sweeps() if preset.name == name)
 
 
-def wanted(app: App, asked: Sequence[Any], draft: Draft) -> Any:
-    """The plan that the form means; raises Problem where something is wrong with it."""
+def wanted(app: App, asked: Sequence[Any], draft: Draft) -> tuple[SweepSpec, str]:
+    """The plan that the form means, and in a sentence why it is not on the page's engine, "" where it is; raises Problem where something is
+    wrong with it."""
     name, source, first, first_values, second, second_values, quick = asked
     pairs = [(str(first or ""), str(first_values or "")), (str(second or ""), str(second_values or ""))]
     if source == PRESET and name:
         preset = _preset(str(name))
-        specs, _, _ = keeping_place(preset.plan.specs, draft, app.world, "", preset.names_engine)
+        specs, why, _ = keeping_place(preset.plan.specs, draft, app.world, "", preset.names_engine)
         plan = plan_of(app, specs, "", pairs)
-        return replace(plan, title=preset.plan.title) if plan.axes == preset.plan.axes else plan  # else it asks another question
+        same = plan.axes == preset.plan.axes  # else it asks another question
+        return (replace(plan, title=preset.plan.title) if same else plan), why
     specs = specs_of(draft, app.world)[: None if source == ALL else 1]
     if quick:
         specs = [spec.replace(protocol=PROTOCOL) for spec in specs]
     if source != ALL:
         specs = [spec.replace(label="") for spec in specs]
-    return plan_of(app, specs, "", pairs)
+    return plan_of(app, specs, "", pairs), ""
 
 
 async def watch(app: App, sweep: str, page: str) -> AsyncIterator[list[Any]]:
