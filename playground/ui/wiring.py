@@ -112,7 +112,7 @@ def _wire_form(sheet: Sheet) -> None:
     sheet.estimate_after(gr.on(edited, refreshed, sheet.sources, sheet.targets, trigger_mode="always_last", **FORM))
     sheet.estimate_after(form.add.click(lambda *values: resized(1, *values), sheet.sources, sheet.targets, **FORM))
     sheet.estimate_after(form.remove.click(lambda *values: resized(-1, *values), sheet.sources, sheet.targets, **FORM))
-    sheet.estimate_after(sheet.page.known.change(refreshed, sheet.sources, sheet.targets, **FORM))  # once: the next answer is no change
+    sheet.page.known.change(refreshed, sheet.sources, sheet.targets, **FORM)
 
 
 def _wire_presets(sheet: Sheet) -> None:

@@ -162,6 +162,7 @@ def _wire_list(app: App, place: gr.Tab, parts: Parts) -> None:
         lambda _, *sought: first(*sought),
         parts.sought(),
         found,
+        trigger_mode="always_last",  # else a filter that is changed while the one before is looked up is not looked up
         **FORM,
     )
     parts.later.click(moved(ON_PAGE), parts.sought(), found, **FORM)

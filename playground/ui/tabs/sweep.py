@@ -156,7 +156,8 @@ def _wire_sweep(app: App, blocks: gr.Blocks, place: gr.Tab, opener: Opener, part
     pause.click(lambda sweep: note_html("" if queue.pause(sweep) else strings.NOTHING_RUNS), parts.sweep, parts.message, **FORM)
     stop.click(lambda sweep: note_html("" if queue.stop(sweep) else strings.NOTHING_RUNS), parts.sweep, parts.message, **FORM)
     parts.chosen.input(lambda sweep: sweep or "", parts.chosen, parts.sweep, **FORM).then(**steps)
-    place.select(**relist)
+    # What came while the tab was not drawn yet, as after a reload, can be lost by its buttons: opening it shows the sweep again.
+    place.select(**relist).then(**steps)
     blocks.load(**relist).then(**steps)
 
 
