@@ -105,8 +105,9 @@ def _effects(techniques: Techniques, recorded: Iterable[Recording]) -> dict[str,
         lines: dict[str, list[str]] = {}
         runs = list(zip(recording.specs, recording.events, strict=True))
         for number, (spec, events) in enumerate(runs):
-            before = next((other for other in runs[:number] if _alone(spec, other[0], techniques)), None)
-            if before and (technique := _alone(spec, before[0], techniques)):
+            pairs = ((other, technique) for other in runs[:number] if (technique := _alone(spec, other[0], techniques)))
+            before, technique = next(pairs, (None, None))
+            if before and technique:
                 text = _effect(result(spec, events, before), result(*before), technique, techniques)
                 against = "" if before is runs[0] else f", against {before[0].label}"
                 lines.setdefault(technique.name, []).append(text + against)
