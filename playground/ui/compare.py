@@ -7,7 +7,7 @@ Example::
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,16 +18,15 @@ from playground.core.places import ASSETS
 from playground.core.spec import RunSpec
 from playground.core.usual import usual_engine
 from playground.models.catalogue import catalogue
-from playground.ui import handlers, strings
+from playground.ui import strings
 from playground.ui.controls import build_setup
-from playground.ui.events import FORM
+from playground.ui.events import pressed
 from playground.ui.fields import NOWHERE, Form, form_of, updates
 from playground.ui.handlers import App
 from playground.ui.results import Board, Shown, build_board, status_html
-from playground.ui.share import share_html
 from playground.ui.text import escape
 from playground.ui.variants import START_COUNT, build_variants, explanations_html
-from playground.ui.wiring import Sheet, kept_note, recordings, wire
+from playground.ui.wiring import QUEUE, Sheet, kept_note, recordings, wire
 
 NAME = "compare"
 
@@ -62,37 +61,30 @@ class Page:
 
 @dataclass(frozen=True)
 class Opener:
-    """How tabs bring something to each other. `picked`: runs ("EXPERIMENT:INDEX") to be explored; `restore` and `watch`: the steps that
-    show the run of `page.job`, its settings first."""
+    """How tabs bring something to each other. `picked`: runs ("EXPERIMENT:INDEX") to be explored; `show`: what shows, after an event, the
+    run of `page.job`."""
 
     page: Page
     tabs: gr.Tabs
     sheet: Sheet
     picked: gr.State
-    restore: Mapping[str, Any]
-    watch: Mapping[str, Any]
-
-    def run(self, trigger: Callable[..., Any], run_of: Callable[..., str], inputs: Sequence[Any]) -> None:
-        """On `trigger` (such as a button's click), show the run whose id `run_of` gives for the values of `inputs`."""
-        chosen = trigger(run_of, list(inputs), self.page.job, **FORM).then(lambda: gr.Tabs(selected=NAME), None, self.tabs, **FORM)
-        chosen.then(**self.restore).then(**self.watch)
+    show: Callable[[Any], None]
 
     def form(self, app: App, trigger: Callable[..., Any], specs_of: Callable[..., Sequence[RunSpec]], inputs: Sequence[Any]) -> None:
         """On `trigger`, fill the form with the specs that `specs_of` gives for the values of `inputs`."""
         outputs = self.page.form.outputs()
 
         def filled(*values: Any) -> list[Any]:
-            now, props = form_of(specs_of(*values), app.world)
-            return [gr.Tabs(selected=NAME), handlers.estimate(app, now), share_html(now, app.world), *updates(outputs, props)]
+            return [gr.Tabs(selected=NAME), *updates(outputs, form_of(specs_of(*values), app.world)[1])]
 
-        trigger(filled, list(inputs), [self.tabs, self.page.form.setup.estimate, self.page.share, *outputs.values()], **FORM)
+        self.sheet.estimate_after(trigger(filled, list(inputs), [self.tabs, *outputs.values()], **pressed(QUEUE)))
 
 
 def build_compare(app: App, blocks: gr.Blocks, tabs: gr.Tabs) -> Opener:
     """The tab's components and the bar at its foot, wired; gives what other tabs need to bring something here."""
     page = _layout(app)
     sheet = Sheet(app, page)
-    return Opener(page, tabs, sheet, gr.State(()), **wire(sheet, blocks))
+    return Opener(page, tabs, sheet, gr.State(()), wire(sheet, blocks))
 
 
 def _layout(app: App) -> Page:

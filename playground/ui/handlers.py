@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -40,23 +40,28 @@ QUIET_S = 10.0
 
 @dataclass
 class App:
-    """What the handlers of one page share. `sweeps`: those that go on; `watchers`: for each open page, and each of its tabs that shows
-    something going on, a mark of the watch that is the newest there."""
+    """What the handlers of all pages share. `sweeps`: those that go on; `marks`: by open page ("SESSION", or "SESSION/PART" for a part of
+    it), what was asked there last."""
 
     jobs: Jobs
     store: Store
     world: World
     facts: Facts = field(default_factory=Facts)
     sweeps: SweepQueue = field(init=False)
-    watchers: dict[str, object] = field(default_factory=dict)
+    marks: dict[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.sweeps = SweepQueue(self.jobs, self.store)
 
+    def newest(self, part: str) -> Callable[[], bool]:
+        """Whether what begins now is still what was asked last of a part of a page that is open."""
+        mark = self.marks[part] = object()
+        return lambda: self.marks.get(part) is mark
+
     def left(self, page: str) -> None:
         """End what watches for a page that was closed."""
-        for name in [name for name in self.watchers if name.split("/")[0] == page]:
-            self.watchers.pop(name, None)
+        for name in [name for name in self.marks if name.split("/")[0] == page]:
+            self.marks.pop(name, None)
 
 
 def check(app: App, specs: Sequence[RunSpec]) -> None:
@@ -142,14 +147,13 @@ async def watch(app: App, job_id: str, row: int, page: str) -> AsyncIterator[Sho
     drawing five times a second doubled the latency that was measured on two cores. Ends when the run is over, when the page is left, or
     when the same page starts another watch.
     """
-    mark = object()
-    app.watchers[page] = mark
+    newest = app.newest(page)
     job = app.jobs.get(job_id)
     if job is None:
         yield await asyncio.to_thread(stored, app, job_id, row)
         return
     state, cursor, before, shown_at = _fresh(app, job.specs, row), 0, None, 0.0
-    while app.watchers.get(page) is mark:
+    while newest():
         over = job.done.is_set()
         events, cursor = job.events_since(cursor)
         view = state.view

@@ -51,14 +51,15 @@ def submit(app: App, wanted: Wanted, before: str = "") -> Job:
     return app.jobs.submit_other(recipe.name, lambda runner, stop: Making(recipe.module, job.to_dict(), runner, stop))
 
 
-async def watch(app: App, job_id: str) -> AsyncIterator[MakingView]:
-    """States of a job to show: at once, then at most five a second while something changes, until it is over."""
+async def watch(app: App, job_id: str, page: str) -> AsyncIterator[MakingView]:
+    """States of a job to show: at once, then at most five a second while something changes, until it is over, the page is left, or the
+    same page starts another watch."""
     job = app.jobs.get(job_id) if job_id else None
     if job is None:
         yield MakingView(status="gone" if job_id else "")
         return
-    view, cursor, before = MakingView(), 0, None
-    while True:
+    view, cursor, before, newest = MakingView(), 0, None, app.newest(page)
+    while newest():
         over = job.done.is_set()
         events, cursor = job.events_since(cursor)
         for _, event in events:

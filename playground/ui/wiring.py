@@ -2,12 +2,12 @@
 
 Example::
 
-    steps = wire(Sheet(app, page), blocks)
+    show = wire(Sheet(app, page), blocks)
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from playground import presets
 from playground.core.problem import Problem
 from playground.core.spec import RunSpec, Workload
 from playground.ui import handlers, strings
-from playground.ui.events import ESTIMATE, FORM, WATCH
+from playground.ui.events import ESTIMATE, WATCH, changed, edited, pressed
 from playground.ui.fields import Props, fill, form_of, merged, read, refresh, settled, updates
 from playground.ui.form import LETTERS, Draft, draft_of, named_protocol
 from playground.ui.handlers import App
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from playground.ui.compare import Page
 
 OWN_JOBS = 5
+QUEUE = "form"
 TO_RESULTS = """() => setTimeout(() => {
     if (!document.querySelector('#message [role=alert]')) document.querySelector('#results').scrollIntoView({behavior: 'smooth'});
 }, 60)"""
@@ -80,16 +81,17 @@ class Sheet:
     def estimate_after(self, event: Any) -> None:
         """Renew estimate, link and command after an event."""
 
-        def estimated(*values: Any) -> list[Any]:
-            now = self.draft(values)
-            return [handlers.estimate(self.app, now), handlers.known_models(self.app, now), share_html(now, self.app.world)]
+        def estimated(request: gr.Request, *values: Any) -> list[Any]:
+            newest, now = self.app.newest(f"{request.session_hash}/estimate"), self.draft(values)
+            found = [handlers.estimate(self.app, now), handlers.known_models(self.app, now), share_html(now, self.app.world)]
+            return found if newest() else [gr.skip() for _ in found]  # one that had to ask a hub is overtaken by the one after it
 
         page = self.page
         event.then(estimated, self.sources, [page.form.setup.estimate, page.known, page.share], **ESTIMATE)
 
 
-def wire(sheet: Sheet, blocks: gr.Blocks) -> dict[str, Mapping[str, Any]]:
-    """Wire the whole tab; gives the steps that show a run: `restore`, its settings, and `watch`, itself."""
+def wire(sheet: Sheet, blocks: gr.Blocks) -> Callable[[Any], None]:
+    """Wire the whole tab; gives what shows, after an event, the run of `page.job`: its settings, their estimate, and itself."""
     _wire_form(sheet)
     _wire_presets(sheet)
     _wire_protocol(sheet)
@@ -108,11 +110,11 @@ def _wire_form(sheet: Sheet) -> None:
         count = max(2, min(len(LETTERS), int(given["count"]) + change))
         return sheet.shown(values, read({**given, "count": count}), {"count": {"value": count}})
 
-    edited = [component.input for key, component in sheet.inputs.items() if key != "count" and hasattr(component, "input")]
-    sheet.estimate_after(gr.on(edited, refreshed, sheet.sources, sheet.targets, trigger_mode="always_last", **FORM))
-    sheet.estimate_after(form.add.click(lambda *values: resized(1, *values), sheet.sources, sheet.targets, **FORM))
-    sheet.estimate_after(form.remove.click(lambda *values: resized(-1, *values), sheet.sources, sheet.targets, **FORM))
-    sheet.page.known.change(refreshed, sheet.sources, sheet.targets, **FORM)
+    edits = [edited(control) for control in sheet.inputs.values() if not isinstance(control, gr.State)]
+    places: dict[str, Any] = {"inputs": sheet.sources, "outputs": sheet.targets, **changed(QUEUE)}
+    sheet.estimate_after(gr.on([*edits, sheet.page.known.change], refreshed, **places))
+    sheet.estimate_after(form.add.click(lambda *values: resized(1, *values), **places))
+    sheet.estimate_after(form.remove.click(lambda *values: resized(-1, *values), **places))
 
 
 def _wire_presets(sheet: Sheet) -> None:
@@ -133,11 +135,11 @@ def _wire_presets(sheet: Sheet) -> None:
         return sheet.shown(values, replace(sheet.draft(values), **chosen), filled)
 
     for chosen, other in ((page.experiments, page.recordings), (page.recordings, page.experiments)):
-        event = chosen.input(from_experiment, [chosen, *sheet.sources], [page.about, *sheet.targets], **FORM)
-        event.then(lambda: None, None, other, **FORM)
+        event = chosen.input(from_experiment, [chosen, *sheet.sources], [page.about, *sheet.targets], **changed(QUEUE))
+        event.then(lambda: None, None, other, **changed(QUEUE))
         sheet.estimate_after(event)
     preset = page.form.setup.workload_preset
-    sheet.estimate_after(preset.input(from_workload, [preset, *sheet.sources], sheet.targets, **FORM))
+    sheet.estimate_after(preset.input(from_workload, [preset, *sheet.sources], sheet.targets, **changed(QUEUE)))
 
 
 def _wire_protocol(sheet: Sheet) -> None:
@@ -146,13 +148,9 @@ def _wire_protocol(sheet: Sheet) -> None:
     def chosen(name: str) -> list[Any]:
         return updates(sheet.outputs, {field: {"value": value} for field, value in named_protocol(name).items()})
 
-    def remeasured(*values: Any) -> list[str]:
-        said = handlers.remeasure(sheet.app)
-        return [said, handlers.estimate(sheet.app, sheet.draft(values))]
-
     setup = sheet.page.form.setup
-    sheet.estimate_after(setup.protocol.input(chosen, setup.protocol, sheet.targets, **FORM))
-    setup.remeasure.click(remeasured, sheet.sources, [sheet.page.bar.message, setup.estimate], **FORM)
+    sheet.estimate_after(setup.protocol.input(chosen, setup.protocol, sheet.targets, **changed(QUEUE)))
+    sheet.estimate_after(setup.remeasure.click(lambda: handlers.remeasure(sheet.app), None, sheet.page.bar.message, **pressed(QUEUE)))
 
 
 def recordings() -> list[tuple[str, str]]:
@@ -165,8 +163,8 @@ def kept_note(app: App) -> dict[str, Any]:
     return {"value": note_html(app.store.warning or ""), "visible": bool(app.store.warning)}
 
 
-def _wire_run(sheet: Sheet, blocks: gr.Blocks) -> dict[str, Mapping[str, Any]]:
-    """Run, Stop and the watch that shows a run; gives the steps `restore` and `watch`."""
+def _wire_run(sheet: Sheet, blocks: gr.Blocks) -> Callable[[Any], None]:
+    """Run, Stop and the watch that shows a run; gives what shows, after an event, the run of `page.job`."""
     app, page = sheet.app, sheet.page
 
     def submitted(mine: list[str] | None, *values: Any) -> list[Any]:
@@ -188,39 +186,44 @@ def _wire_run(sheet: Sheet, blocks: gr.Blocks) -> dict[str, Mapping[str, Any]]:
         found = handlers.stop(app, shown, mine or ())
         return note_html(strings.NOTHING_RUNS if found is None else "" if found == shown else strings.STOPPED_UNSEEN)
 
-    def restored(job_id: str, *values: Any) -> list[Any]:
-        specs, given = handlers.specs_of_run(app, job_id) if job_id else [], sheet.given(values)
-        now, props = form_of(specs, app.world) if specs else settled(read(given), given["place"], app.world, given["own"])
-        return [handlers.estimate(app, now), share_html(now, app.world), *updates(sheet.outputs, props)]
-
     def left(request: gr.Request) -> None:
         app.left(str(request.session_hash))
 
     watch: dict[str, Any] = {"fn": watched, "inputs": [page.job, page.board.row], "outputs": page.board.outputs(), **WATCH}
-    restore: dict[str, Any] = {"fn": restored, "inputs": [page.job, *sheet.sources], **FORM}
-    restore["outputs"] = [page.form.setup.estimate, page.share, *sheet.targets]
-    started = page.bar.run.click(submitted, [page.mine, *sheet.sources], [page.bar.message, page.job, page.mine], **FORM)
+    started = page.bar.run.click(submitted, [page.mine, *sheet.sources], [page.bar.message, page.job, page.mine], **pressed(QUEUE))
     started.then(None, js=TO_RESULTS, api_visibility="private")
-    started.then(**watch).then(lambda: gr.update(**kept_note(app)), None, page.kept, **FORM)
-    page.bar.stop.click(stopped, [page.job, page.mine], page.bar.message, **FORM)
+    started.then(**watch).then(lambda: gr.update(**kept_note(app)), None, page.kept, **changed(QUEUE))
+    page.bar.stop.click(stopped, [page.job, page.mine], page.bar.message, **pressed(QUEUE))
     page.board.row.input(**watch)
-    _wire_opening(sheet, blocks, restore, watch)
     blocks.unload(left)
-    return {"restore": restore, "watch": watch}
+    return _wire_opening(sheet, blocks, watch)
 
 
-def _wire_opening(sheet: Sheet, blocks: gr.Blocks, restore: Mapping[str, Any], watch: Mapping[str, Any]) -> None:
-    """A page that opens shows what its link says, else the run that this browser watched last."""
+def _wire_opening(sheet: Sheet, blocks: gr.Blocks, watch: Mapping[str, Any]) -> Callable[[Any], None]:
+    """A page that opens shows what its link says, else the run that this browser watched last; gives what shows, after an event, the run of
+    `page.job`."""
     app, page = sheet.app, sheet.page
+
+    def restored(job_id: str, *values: Any) -> list[Any]:
+        specs, given = handlers.specs_of_run(app, job_id) if job_id else [], sheet.given(values)
+        return updates(sheet.outputs, form_of(specs, app.world)[1]) if specs else sheet.shown(values, read(given))
 
     def opened(job_id: str, request: gr.Request, *values: Any) -> list[Any]:
         now, remarks = draft_from(str(request.query_params or ""), app.world)
         if now == Draft() and not remarks:  # no link, or one to the form as it is at first
-            return [gr.skip(), gr.skip(), *restore["fn"](job_id, *values)]
+            return [gr.skip(), gr.skip(), *restored(job_id, *values)]
         props = merged(fill(now, app.world), refresh(now, app.world), {"own": {"value": ""}})
-        said = "".join(note_html(remark) for remark in remarks)
-        return [said, "", handlers.estimate(app, now), share_html(now, app.world), *updates(sheet.outputs, props)]
+        return ["".join(note_html(remark) for remark in remarks), "", *updates(sheet.outputs, props)]
 
-    outputs = [page.bar.message, page.job, *restore["outputs"]]
-    blocks.load(opened, restore["inputs"], outputs, **FORM).then(**watch)
-    blocks.load(lambda: [gr.update(**kept_note(app)), gr.update(choices=recordings())], None, [page.kept, page.recordings], **FORM)
+    def show(event: Any) -> None:
+        there = event.then(restored, [page.job, *sheet.sources], sheet.targets, **changed(QUEUE))
+        sheet.estimate_after(there)
+        there.then(**watch)
+
+    loaded = blocks.load(opened, [page.job, *sheet.sources], [page.bar.message, page.job, *sheet.targets], **changed(QUEUE))
+    sheet.estimate_after(loaded)
+    loaded.then(**watch)
+    blocks.load(
+        lambda: [gr.update(**kept_note(app)), gr.update(choices=recordings())], None, [page.kept, page.recordings], **pressed(QUEUE)
+    )
+    return show

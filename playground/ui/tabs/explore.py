@@ -16,7 +16,7 @@ from playground.results.html.outputs import outputs_html
 from playground.results.html.summary import cards_html
 from playground.ui import strings
 from playground.ui.compare import Opener
-from playground.ui.events import FORM
+from playground.ui.events import FILES, changed, pressed
 from playground.ui.exploring import (
     LATENCIES,
     QUALITIES,
@@ -135,14 +135,13 @@ def _wire(app: App, parts: Parts, opener: Opener) -> None:
     def all_of(job: str) -> list[Any]:
         return [tuple(f"{job}:{run.index}" for run in app.store.load(job).runs if run.result), gr.Tabs(selected=NAME)]
 
-    opener.page.board.explore.click(all_of, opener.page.job, [opener.picked, opener.tabs], **FORM)
-    opener.picked.change(explored, opener.picked, shown, **FORM)
-    redraw: dict[str, Any] = {"fn": drawn, "inputs": [parts.found, *parts.chosen()], "outputs": parts.trades, **FORM}
+    opener.page.board.explore.click(all_of, opener.page.job, [opener.picked, opener.tabs], **pressed(NAME))
+    opener.picked.change(explored, opener.picked, shown, **changed(NAME))
+    redraw: dict[str, Any] = {"fn": drawn, "inputs": [parts.found, *parts.chosen()], "outputs": parts.trades, **changed(NAME)}
     for limit in parts.limits:
-        limit.metric.input(slid, [parts.found, limit.metric], limit.slider, **FORM).then(**redraw)
-    gr.on([axis.input for axis in parts.axes], **redraw)
-    gr.on([limit.slider.input for limit in parts.limits], **redraw, trigger_mode="always_last")
-    parts.write.click(written, [parts.found, *parts.chosen()], list(parts.files), **FORM)
+        limit.metric.input(slid, [parts.found, limit.metric], limit.slider, **changed(NAME)).then(**redraw)
+    gr.on([control.input for control in (*parts.axes, *(limit.slider for limit in parts.limits))], **redraw)
+    parts.write.click(written, [parts.found, *parts.chosen()], list(parts.files), **FILES)
 
 
 def _everything(found: Gathered) -> list[Any]:

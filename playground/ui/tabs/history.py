@@ -20,7 +20,7 @@ from playground.techniques import techniques
 from playground.ui import strings
 from playground.ui.compare import NAME as COMPARE
 from playground.ui.compare import Opener
-from playground.ui.events import FORM
+from playground.ui.events import FILES, changed, pressed
 from playground.ui.handlers import App, delete, message_html, run_again
 from playground.ui.history_list import list_html
 from playground.ui.tabs import Tab
@@ -28,10 +28,14 @@ from playground.ui.tabs.explore import NAME as EXPLORE
 from playground.ui.text import escape, note_html
 from playground.ui.wiring import OWN_JOBS, recordings
 
+NAME = "history"
 ON_PAGE = 20
 TICK = "Tick two to eight runs"
 TO_FORM = """() => setTimeout(() => document.querySelector('#history-label input, #history-label textarea')?.focus(), 60)"""
-EACH = {"trigger_mode": "multiple"}  # else what is pressed before the answer is lost, or, with always_last, comes with the first one's data
+EACH = {
+    **pressed(NAME),
+    "trigger_mode": "multiple",
+}  # else what is pressed before the answer is lost, or, with always_last, comes with the first one's data
 FACETS = ("model", "technique", "device", "status", "kind")
 
 
@@ -154,7 +158,7 @@ def _wire_list(app: App, place: gr.Tab, parts: Parts) -> None:
     def first(*sought: Any) -> list[Any]:
         return [0, *look(app, 0, *sought)]
 
-    place.select(looked, parts.sought(), parts.shown(), **FORM)
+    place.select(looked, parts.sought(), parts.shown(), **changed(NAME))
     found = [parts.offset, *parts.shown()]
     events = [parts.filters[name].input for name in FACETS] + [parts.filters[name].submit for name in ("text", "since", "until")]
     gr.on(
@@ -162,11 +166,10 @@ def _wire_list(app: App, place: gr.Tab, parts: Parts) -> None:
         lambda _, *sought: first(*sought),
         parts.sought(),
         found,
-        trigger_mode="always_last",  # else a filter that is changed while the one before is looked up is not looked up
-        **FORM,
+        **changed(NAME),
     )
-    parts.later.click(moved(ON_PAGE), parts.sought(), found, **FORM)
-    parts.earlier.click(moved(-ON_PAGE), parts.sought(), found, **FORM)
+    parts.later.click(moved(ON_PAGE), parts.sought(), found, **pressed(NAME))
+    parts.earlier.click(moved(-ON_PAGE), parts.sought(), found, **pressed(NAME))
 
 
 def _wire_deeds(app: App, parts: Parts, opener: Opener) -> None:
@@ -203,11 +206,10 @@ def _wire_deeds(app: App, parts: Parts, opener: Opener) -> None:
         return [note_html(said), gr.update(visible=False), *look(app, *sought)]
 
     outputs = [parts.said, opener.page.job, opener.page.mine, opener.tabs]
-    shown = parts.listing.submit(opened, opener.page.mine, outputs, **FORM)
-    shown.then(**opener.restore).then(**opener.watch)
+    opener.show(parts.listing.submit(opened, opener.page.mine, outputs, **pressed(NAME)))
     outputs = [parts.said, parts.undo, parts.deleted, parts.file, parts.form, parts.label, parts.note, parts.described, *parts.shown()]
-    parts.listing.click(done, parts.sought(), outputs, **FORM, **EACH).then(None, js=TO_FORM, api_visibility="private")
-    parts.undo.click(restored, [parts.deleted, *parts.sought()], [parts.said, parts.undo, *parts.shown()], **FORM)
+    parts.listing.click(done, parts.sought(), outputs, **EACH).then(None, js=TO_FORM, api_visibility="private")
+    parts.undo.click(restored, [parts.deleted, *parts.sought()], [parts.said, parts.undo, *parts.shown()], **pressed(NAME))
 
 
 def _wire_import(parts: Parts, opener: Opener) -> None:
@@ -221,7 +223,7 @@ def _wire_import(parts: Parts, opener: Opener) -> None:
         except Problem as problem:
             return [note_html(problem.message), gr.skip()]
 
-    parts.upload.upload(taken, parts.upload, [parts.said, opener.page.recordings], **FORM)
+    parts.upload.upload(taken, parts.upload, [parts.said, opener.page.recordings], **FILES)
 
 
 def _deed(app: App, do: str, experiment: str) -> dict[str, Any]:
@@ -254,8 +256,8 @@ def _wire_form(app: App, parts: Parts) -> None:
         return ["", gr.update(visible=False), *look(app, *sought)]
 
     asked = [parts.described, parts.label, parts.note, *parts.sought()]
-    gr.on([parts.save.click, parts.label.submit], saved, asked, [parts.said, parts.form, *parts.shown()], **FORM)
-    parts.cancel.click(lambda: gr.update(visible=False), None, parts.form, **FORM)
+    gr.on([parts.save.click, parts.label.submit], saved, asked, [parts.said, parts.form, *parts.shown()], **pressed(NAME))
+    parts.cancel.click(lambda: gr.update(visible=False), None, parts.form, **pressed(NAME))
 
 
 def _wire_ticks(parts: Parts, opener: Opener) -> None:
@@ -265,8 +267,8 @@ def _wire_ticks(parts: Parts, opener: Opener) -> None:
         words = f"Explore {len(runs)} runs" if enough else TICK if len(runs) < FEWEST else f"{len(runs)} runs: {MOST} at most"
         return [runs, gr.update(value=words, interactive=enough)]
 
-    parts.listing.select(ticked, None, [parts.ticked, parts.explore], **FORM, **EACH)
-    parts.explore.click(lambda runs: [runs, gr.Tabs(selected=EXPLORE)], parts.ticked, [opener.picked, opener.tabs], **FORM)
+    parts.listing.select(ticked, None, [parts.ticked, parts.explore], **EACH)
+    parts.explore.click(lambda runs: [runs, gr.Tabs(selected=EXPLORE)], parts.ticked, [opener.picked, opener.tabs], **pressed(NAME))
 
 
-TAB = Tab("history", "History", 40, build)
+TAB = Tab(NAME, "History", 40, build)

@@ -19,7 +19,7 @@ from playground.run.recipes import Recipe, recipes
 from playground.ui import strings
 from playground.ui.compare import Opener
 from playground.ui.controls import device_control, knob_control, model_choices, model_control
-from playground.ui.events import FORM, WATCH
+from playground.ui.events import WATCH, changed, pressed
 from playground.ui.handlers import App, message_html
 from playground.ui.make_handlers import Wanted, compared, facts_of, recipe_for, recipe_of, submit, watch
 from playground.ui.making import MakingView, loss_json, made_html, progress_html
@@ -27,6 +27,7 @@ from playground.ui.tabs import Tab
 from playground.ui.text import escape, note_html
 from playground.ui.theme import chart
 
+NAME = "make"
 OURS, OWN = "a text of ours", "your text"
 
 
@@ -147,8 +148,8 @@ def _wire_form(fields: Fields) -> None:
     def chosen(recipe: str) -> list[Any]:
         return [gr.update(visible=name == recipe) for name in fields.boxes]
 
-    fields.recipe.input(chosen, fields.recipe, list(fields.boxes.values()), **FORM)
-    fields.source.input(lambda source: gr.update(visible=source == OWN), fields.source, fields.text, **FORM)
+    fields.recipe.input(chosen, fields.recipe, list(fields.boxes.values()), **changed(NAME))
+    fields.source.input(lambda source: gr.update(visible=source == OWN), fields.source, fields.text, **changed(NAME))
 
 
 def _wire_job(
@@ -163,9 +164,9 @@ def _wire_job(
         except Problem as problem:
             return [message_html(problem), gr.skip()]
 
-    async def watched(job_id: str) -> AsyncIterator[list[Any]]:
+    async def watched(job_id: str, request: gr.Request) -> AsyncIterator[list[Any]]:
         before: MakingView | None = None
-        async for view in watch(app, job_id):
+        async for view in watch(app, job_id, f"{request.session_hash}/make"):
             yield values_of(view, before, recipe_of(app, job_id))
             before = view
         yield [gr.skip() for _ in shown.outputs()]
@@ -179,14 +180,14 @@ def _wire_job(
 
     make, stop = buttons
     steps: dict[str, Any] = {"fn": watched, "inputs": job, "outputs": shown.outputs(), **WATCH}
-    started = make.click(submitted, [job, *fields.inputs()], [message, job], **FORM)
+    started = make.click(submitted, [job, *fields.inputs()], [message, job], **pressed(NAME))
 
     def offered() -> list[Any]:
         choices = model_choices(catalogue())
         return [_listed(), *(gr.update(choices=choices) for _ in models)]
 
-    started.then(**steps).then(offered, None, [shelf.chosen, *models], **FORM)
-    stop.click(stopped, job, message, **FORM)
+    started.then(**steps).then(offered, None, [shelf.chosen, *models], **pressed(NAME))
+    stop.click(stopped, job, message, **pressed(NAME))
     blocks.load(**steps)
 
 
@@ -205,9 +206,9 @@ def _wire_shelf(app: App, place: gr.Tab, opener: Opener, shown: Shown, shelf: Sh
         return [note_html(f"{name} is deleted."), gr.update(visible=False), gr.update(visible=False), _listed()]
 
     outputs = [shelf.about, shelf.compare, shelf.delete]
-    place.select(_listed, None, shelf.chosen, **FORM)
-    shelf.chosen.input(about, shelf.chosen, outputs, **FORM)
-    shelf.delete.click(deleted, shelf.chosen, [*outputs, shelf.chosen], **FORM)
+    place.select(_listed, None, shelf.chosen, **changed(NAME))
+    shelf.chosen.input(about, shelf.chosen, outputs, **changed(NAME))
+    shelf.delete.click(deleted, shelf.chosen, [*outputs, shelf.chosen], **pressed(NAME))
     opener.form(app, shelf.compare.click, lambda name: compared(made_here()[name]), [shelf.chosen])
     opener.form(app, shown.compare.click, lambda job_id: compared(facts_of(app, job_id)), [job])
 
@@ -226,4 +227,4 @@ def values_of(view: MakingView, before: MakingView | None, recipe: Recipe | None
     return [progress, loss_json(view), reached if ended else gr.skip(), button]
 
 
-TAB = Tab("make", "Make", 10, build)
+TAB = Tab(NAME, "Make", 10, build)

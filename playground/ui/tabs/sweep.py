@@ -16,7 +16,7 @@ from playground.results.compare import FEWEST, MOST
 from playground.run.recorded_sweep import RECORDED
 from playground.ui import strings
 from playground.ui.compare import Opener
-from playground.ui.events import FORM, WATCH
+from playground.ui.events import WATCH, changed, pressed
 from playground.ui.form import Draft, specs_of
 from playground.ui.handlers import UPDATE_S, App, message_html
 from playground.ui.place import keeping_place
@@ -26,6 +26,7 @@ from playground.ui.tabs.explore import NAME as EXPLORE
 from playground.ui.text import escape, note_html
 from playground.ui.theme import chart
 
+NAME = "sweep"
 BASELINE, ALL, PRESET = "the baseline in Compare", "all variants in Compare", "the question above"
 NO_AXIS = "none"
 GOING = ("waiting", "running", "pausing")
@@ -117,7 +118,7 @@ def _wire_form(parts: Parts) -> None:
         return [about, gr.update(choices=[PRESET, BASELINE, ALL], value=PRESET), *pairs]
 
     fields = [part for pair in zip(parts.axes, parts.values, strict=True) for part in pair]
-    preset.input(filled, preset, [parts.about, source, *fields], **FORM)
+    preset.input(filled, preset, [parts.about, source, *fields], **changed(NAME))
 
 
 def _wire_sweep(app: App, blocks: gr.Blocks, place: gr.Tab, opener: Opener, parts: Parts) -> None:
@@ -150,12 +151,12 @@ def _wire_sweep(app: App, blocks: gr.Blocks, place: gr.Tab, opener: Opener, part
 
     start, pause, stop, on = parts.buttons
     steps: dict[str, Any] = {"fn": watched, "inputs": parts.sweep, "outputs": parts.shown(), **WATCH}
-    relist: dict[str, Any] = {"fn": listed, "inputs": parts.sweep, "outputs": parts.chosen, **FORM}
-    start.click(begun, [*parts.asked, *opener.sheet.sources], [parts.message, parts.sweep], **FORM).then(**relist).then(**steps)
-    on.click(gone_on, parts.sweep, parts.message, **FORM).then(**steps)
-    pause.click(lambda sweep: note_html("" if queue.pause(sweep) else strings.NOTHING_RUNS), parts.sweep, parts.message, **FORM)
-    stop.click(lambda sweep: note_html("" if queue.stop(sweep) else strings.NOTHING_RUNS), parts.sweep, parts.message, **FORM)
-    parts.chosen.input(lambda sweep: sweep or "", parts.chosen, parts.sweep, **FORM).then(**steps)
+    relist: dict[str, Any] = {"fn": listed, "inputs": parts.sweep, "outputs": parts.chosen, **changed(NAME)}
+    start.click(begun, [*parts.asked, *opener.sheet.sources], [parts.message, parts.sweep], **pressed(NAME)).then(**relist).then(**steps)
+    on.click(gone_on, parts.sweep, parts.message, **pressed(NAME)).then(**steps)
+    pause.click(lambda sweep: note_html("" if queue.pause(sweep) else strings.NOTHING_RUNS), parts.sweep, parts.message, **pressed(NAME))
+    stop.click(lambda sweep: note_html("" if queue.stop(sweep) else strings.NOTHING_RUNS), parts.sweep, parts.message, **pressed(NAME))
+    parts.chosen.input(lambda sweep: sweep or "", parts.chosen, parts.sweep, **changed(NAME)).then(**steps)
     # What came while the tab was not drawn yet, as after a reload, can be lost by its buttons: opening it shows the sweep again.
     place.select(**relist).then(**steps)
     blocks.load(**relist).then(**steps)
@@ -183,8 +184,8 @@ def _wire_ends(app: App, opener: Opener, parts: Parts) -> None:
             return [note_html(problem.message), gr.skip(), *kept, gr.skip()]
         return [note_html("The sweep and its runs are deleted."), "", *nothing(), gr.update(choices=choices(app), value=None)]
 
-    parts.explore.click(explored, parts.sweep, [parts.message, opener.picked, opener.tabs], **FORM)
-    parts.delete.click(deleted, [parts.sweep, parts.delete], [parts.message, parts.sweep, *parts.shown(), parts.chosen], **FORM)
+    parts.explore.click(explored, parts.sweep, [parts.message, opener.picked, opener.tabs], **pressed(NAME))
+    parts.delete.click(deleted, [parts.sweep, parts.delete], [parts.message, parts.sweep, *parts.shown(), parts.chosen], **pressed(NAME))
 
 
 def _preset(name: str) -> SweepPreset:
@@ -215,8 +216,8 @@ async def watch(app: App, sweep: str, page: str) -> AsyncIterator[list[Any]]:
     left, or when the same page starts another watch."""
     before: Any = None
     charted: Any = None
-    mark = app.watchers[page] = object()
-    while sweep and app.watchers.get(page) is mark:
+    newest = app.newest(page)
+    while sweep and newest():
         try:
             stored = await asyncio.to_thread(app.sweeps.look, sweep)
         except Problem:
@@ -248,4 +249,4 @@ def nothing() -> list[Any]:
     return [f'<p class="quiet">{escape(strings.SWEEP_EMPTY)}</p>', "", *(gr.update(visible=False) for _ in range(5))]
 
 
-TAB = Tab("sweep", "Sweep", 15, build)
+TAB = Tab(NAME, "Sweep", 15, build)
