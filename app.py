@@ -19,6 +19,9 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 
+PAGES = 256  # open at once: each that watches a run and a sweep holds two of the events that Gradio handles at a time, of 40 by itself
+
+
 def arguments() -> argparse.ArgumentParser:
     """The command line."""
     on_space = bool(os.environ.get("SPACE_ID"))
@@ -63,6 +66,7 @@ def main() -> None:
     try:
         _, url, _ = page.launch(
             server_name=options.host, server_port=options.port, share=options.share, quiet=True, prevent_thread_lock=True, ssr_mode=False,
+            max_threads=PAGES * 2,
             mcp_server=find_spec("mcp") is not None, app_kwargs={"middleware": [Middleware(SlowFrames)]}, **look(),
         )  # fmt: skip
         _end_without_waiting_for_pages(page.server)
