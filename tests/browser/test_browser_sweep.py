@@ -115,6 +115,28 @@ def test_what_runs_out_of_memory_is_a_result_and_the_larger_runs_of_its_line_are
     expect(page.locator("#explore-table thead").first).to_contain_text("fp32, Batch size 2")
 
 
+def test_the_rest_of_a_sweep_can_come_from_each_variant_that_compare_has(visit: Callable[..., Page]) -> None:
+    page = visit()
+    choose_engine(page, "Scripted")
+    choose_model(page, "script:step_ms=2")
+    page.locator("#add-variant").click()
+    expect(page.locator("#setup-2")).to_be_visible()
+    differ(page, 2, "Precision", "fp32")
+    open_tab(page, "Sweep")
+    page.locator("#sweep-source").get_by_text("variant C in Compare").click()
+    set_text(page, "sweep-values-1", "1, 2")
+    page.get_by_role("button", name="Start", exact=True).click()
+    expect(phase(page)).to_have_text("Done · 2 of 2 runs", timeout=LONG_MS)
+    page.get_by_role("button", name="Explore these runs").click()
+    expect(page.locator("#explore-table")).to_contain_text("fp32", timeout=LONG_MS)
+    open_tab(page, "Compare")
+    page.locator("#remove-variant").click()
+    expect(page.locator("#setup-2")).to_be_hidden()
+    open_tab(page, "Sweep")
+    expect(page.locator("#sweep-source").get_by_text("variant C in Compare")).to_have_count(0)
+    expect(page.locator("#sweep-source input:checked")).to_have_value("the baseline in Compare")
+
+
 def test_pause_go_on_reload_and_another_sweep_in_the_middle(visit: Callable[..., Page]) -> None:
     page = visit()
     start(page, "script:step_ms=100,prefill_ms=1", "Output tokens", "12, 900")

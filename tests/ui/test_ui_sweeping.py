@@ -11,7 +11,7 @@ from playground.results.sweeps import StoredCell, StoredSweep
 from playground.ui import sweeping
 from playground.ui.form import Draft
 from playground.ui.handlers import App
-from playground.ui.tabs.sweep import PRESET, wanted
+from playground.ui.tabs.sweep import PRESET, sources, wanted
 
 SPEC = RunSpec("script:step_ms=1", "fake", workload=Workload(("a", "b")), label="mine")
 EVIL = "<b>&\"'"
@@ -87,6 +87,18 @@ def test_a_question_keeps_its_name_as_long_as_its_axes_are_asked(app: App) -> No
 
     assert title("1, 2, 4, 8, 16, 32, 64") == "Batch size: 1 to 64"
     assert title("1, 2") == "Batch size · script:step_ms=1"
+
+
+def test_the_rest_of_a_sweep_comes_from_one_variant_or_from_each(app: App) -> None:
+    draft = Draft("script:step_ms=1", "fake", knobs={"precision": "bf16"}, variants=({"precision": "fp32"}, {"precision": "fp16"}))
+
+    def precisions(source: str) -> list[str]:
+        return [spec.knobs["precision"] for spec in wanted(app, ("", source, "batch_size", "1, 2", "", "", True), draft)[0].specs]
+
+    assert sources(3) == ["the baseline in Compare", "variant B in Compare", "variant C in Compare", "all variants in Compare"]
+    assert [precisions(source) for source in sources(3)] == [["bf16"], ["fp32"], ["fp16"], ["bf16", "fp32", "fp16"]]
+    with pytest.raises(Problem, match="Compare has no variant D any more: choose another source"):
+        precisions("variant D in Compare")
 
 
 def test_only_runs_that_are_done_can_be_explored() -> None:

@@ -17,7 +17,7 @@ from playground.run.recorded_sweep import RECORDED
 from playground.ui import strings
 from playground.ui.compare import Opener
 from playground.ui.events import WATCH, changed, pressed
-from playground.ui.form import Draft, specs_of
+from playground.ui.form import LETTERS, Draft, specs_of
 from playground.ui.handlers import UPDATE_S, App, message_html
 from playground.ui.place import keeping_place
 from playground.ui.sweeping import axis_choices, charts_json, choices, picks, plan_of, sweep_html
@@ -25,6 +25,7 @@ from playground.ui.tabs import Tab
 from playground.ui.tabs.explore import NAME as EXPLORE
 from playground.ui.text import escape, note_html
 from playground.ui.theme import chart
+from playground.ui.variants import START_COUNT
 
 NAME = "sweep"
 BASELINE, ALL, PRESET = "the baseline in Compare", "all variants in Compare", "the question above"
@@ -58,7 +59,7 @@ def build(app: App, blocks: gr.Blocks, place: gr.Tab, opener: Opener) -> list[gr
     """The tab's components, wired; gives the browser's memory of its sweep."""
     gr.HTML(f'<p class="about intro">{escape(strings.SWEEP_INTRO)}</p>', apply_default_css=False)
     parts = _parts(app)
-    _wire_form(parts)
+    _wire_form(place, opener, parts)
     _wire_sweep(app, blocks, place, opener, parts)
     _wire_ends(app, opener, parts)
     return [parts.sweep]
@@ -73,7 +74,7 @@ def _parts(app: App) -> Parts:
             gr.HTML("<h2>What varies</h2>", apply_default_css=False)
             axes, values = zip(*(_axis(app, number) for number in (1, 2)), strict=True)
             source = gr.Radio(
-                [BASELINE, ALL], value=BASELINE, label="All else from", info=strings.SWEEP_SOURCE_INFO, elem_id="sweep-source"
+                sources(START_COUNT), value=BASELINE, label="All else from", info=strings.SWEEP_SOURCE_INFO, elem_id="sweep-source"
             )
             quick = gr.Checkbox(True, label="Speed and memory only", info=strings.SWEEP_QUICK_INFO, elem_id="sweep-quick")
         with gr.Column(elem_classes="main", scale=1, min_width=320):
@@ -106,19 +107,30 @@ def _axis(app: App, number: int) -> tuple[gr.Dropdown, gr.Textbox]:
     return axis, values
 
 
-def _wire_form(parts: Parts) -> None:
-    """A question fills the axes in."""
-    preset, source = parts.asked[0], parts.asked[1]
+def sources(count: int, question: bool = False) -> list[str]:
+    """Where all that does not vary can come from, of `count` variants in Compare."""
+    return [*([PRESET] if question else []), BASELINE, *(f"variant {letter} in Compare" for letter in LETTERS[1:count]), ALL]
 
-    def filled(name: str) -> list[Any]:
+
+def _wire_form(place: gr.Tab, opener: Opener, parts: Parts) -> None:
+    """A question fills the axes in; the variants to take the rest from are those that Compare has when the tab is opened."""
+    preset, source = parts.asked[0], parts.asked[1]
+    count = opener.page.form.count
+
+    def filled(name: str, count: int) -> list[Any]:
         plan = _preset(name).plan
         about = f'<p class="about"><b>What to look for.</b> {escape(" ".join(plan.about.split()))}</p>'
         axes = [*plan.axes, None][:2]
         pairs = [part for axis in axes for part in (axis.name if axis else "", ", ".join(map(str, axis.values)) if axis else "")]
-        return [about, gr.update(choices=[PRESET, BASELINE, ALL], value=PRESET), *pairs]
+        return [about, gr.update(choices=sources(count, question=True), value=PRESET), *pairs]
+
+    def offered(name: str | None, source: str, count: int) -> Any:
+        there = sources(count, question=bool(name))
+        return gr.update(choices=there, value=source if source in there else BASELINE)
 
     fields = [part for pair in zip(parts.axes, parts.values, strict=True) for part in pair]
-    preset.input(filled, preset, [parts.about, source, *fields], **changed(NAME))
+    place.select(offered, [preset, source, count], source, **changed(NAME))
+    preset.input(filled, [preset, count], [parts.about, source, *fields], **changed(NAME))
 
 
 def _wire_sweep(app: App, blocks: gr.Blocks, place: gr.Tab, opener: Opener, parts: Parts) -> None:
@@ -203,7 +215,12 @@ def wanted(app: App, asked: Sequence[Any], draft: Draft) -> tuple[SweepSpec, str
         plan = plan_of(app, specs, "", pairs)
         same = plan.axes == preset.plan.axes  # else it asks another question
         return (replace(plan, title=preset.plan.title) if same else plan), why
-    specs = specs_of(draft, app.world)[: None if source == ALL else 1]
+    specs = specs_of(draft, app.world)
+    if source != ALL:
+        there = sources(len(specs))
+        if source not in there:
+            raise Problem("user", f"Compare has no {str(source).removesuffix(' in Compare')} any more: choose another source.")
+        specs = [specs[there.index(source)]]
     if quick:
         specs = [spec.replace(protocol=PROTOCOL) for spec in specs]
     if source != ALL:
