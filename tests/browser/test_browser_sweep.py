@@ -144,8 +144,10 @@ def test_pause_go_on_reload_and_another_sweep_in_the_middle(visit: Callable[...,
     page.locator("#sweep-pause").click()
     expect(phase(page)).to_have_text(re.compile("^Pausing after this run"))
     expect(phase(page)).to_have_text("Paused · 1 of 2 runs", timeout=LONG_MS)
+    page.get_by_text("Its numbers as a table").click()
     page.locator("#sweep-on").click()
     expect(phase(page)).to_contain_text("now 900 output tokens", timeout=LONG_MS)
+    expect(page.locator("#sweep-progress details table")).to_be_visible()  # still open, though drawn anew
     page.reload()
     wait_usable(page)
     open_tab(page, "Sweep")

@@ -9,6 +9,7 @@ from typing import Any
 
 import gradio as gr
 
+from playground.core.places import ASSETS
 from playground.core.problem import Problem
 from playground.core.sweep import PROTOCOL, SweepSpec
 from playground.presets import SweepPreset, sweeps
@@ -79,7 +80,8 @@ def _parts(app: App) -> Parts:
             quick = gr.Checkbox(True, label="Speed and memory only", info=strings.SWEEP_QUICK_INFO, elem_id="sweep-quick")
         with gr.Column(elem_classes="main", scale=1, min_width=320):
             chosen = gr.Dropdown([], value=None, label="Sweeps: of this machine, and recorded", elem_id="sweeps", interactive=True)
-            progress = gr.HTML(f'<p class="quiet">{escape(strings.SWEEP_EMPTY)}</p>', apply_default_css=False, elem_id="sweep-progress")
+            script = (ASSETS / "keep_open.js").read_text(encoding="utf-8")
+            progress = gr.HTML(nothing()[0], js_on_load=script, apply_default_css=False, elem_id="sweep-progress")
             charts = chart("sweep-charts", "What the sweep shows")
             with gr.Row(elem_classes="bar-row"):
                 explore = gr.Button("Explore these runs", elem_id="sweep-explore", size="sm", visible=False, scale=0)
