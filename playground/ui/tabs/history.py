@@ -32,10 +32,8 @@ NAME = "history"
 ON_PAGE = 20
 TICK = "Tick two to eight runs"
 TO_FORM = """() => setTimeout(() => document.querySelector('#history-label input, #history-label textarea')?.focus(), 60)"""
-EACH = {
-    **pressed(NAME),
-    "trigger_mode": "multiple",
-}  # else what is pressed before the answer is lost, or, with always_last, comes with the first one's data
+# Else what is pressed before the answer is lost or, with always_last, comes with the data of the first one.
+EACH = {**pressed(NAME), "trigger_mode": "multiple"}
 FACETS = ("model", "technique", "device", "status", "kind")
 
 
