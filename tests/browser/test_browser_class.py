@@ -8,7 +8,7 @@ from typing import Any
 from urllib.request import Request, urlopen
 
 import pytest
-from driver import LONG_MS, Server, column, open_tab, set_number, set_text
+from driver import LONG_MS, Server, open_tab, set_number, set_text
 from gradio_client import Client
 from playwright.sync_api import Page, expect
 
