@@ -19,7 +19,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 
-PAGES = 256  # open at once: each that watches a run and a sweep holds two of the events that Gradio handles at a time, of 40 by itself
+PAGES = 256  # open at once: each that watches holds up to three of the events that Gradio handles at a time, 40 if nothing is said
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -61,12 +61,12 @@ def main() -> None:
     if store.warning:
         print(f"Warning: {store.warning}", file=sys.stderr, flush=True)
     jobs = Jobs(store)
-    page = build_page(jobs, store).queue(default_concurrency_limit=8, max_size=256)
+    page = build_page(jobs, store).queue(default_concurrency_limit=8, max_size=PAGES * 8)
     calm_queue(page)
     try:
         _, url, _ = page.launch(
             server_name=options.host, server_port=options.port, share=options.share, quiet=True, prevent_thread_lock=True, ssr_mode=False,
-            max_threads=PAGES * 2,
+            max_threads=PAGES * 3,
             mcp_server=find_spec("mcp") is not None, app_kwargs={"middleware": [Middleware(SlowFrames)]}, **look(),
         )  # fmt: skip
         _end_without_waiting_for_pages(page.server)

@@ -51,8 +51,8 @@ def add_api(app: App) -> None:
     world = app.world
     _offer(_run(app), "api", 16, experiment=experiment_type(world))
     _offer(_sweep(app), "api", 16, plan=sweep_type(world))
-    _offer(_estimate(app), "form", 8, spec=spec_type(world))
-    _offer(_history(app), "form", 8, technique=technique_type(world.techniques), status=one_of("", *STATUSES), kind=one_of("", *KINDS))
+    _offer(_estimate(app), "estimates", 8, spec=spec_type(world))
+    _offer(_history(app), "lists", 8, technique=technique_type(world.techniques), status=one_of("", *STATUSES), kind=one_of("", *KINDS))
 
 
 def answer_agents_in_json(blocks: gr.Blocks) -> None:

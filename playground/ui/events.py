@@ -4,17 +4,18 @@ A queue answers one event at a time, in the order in which they were asked. Two 
 older answer would then stand over the newer one, such as a whole list over the one that a filter left. Example::
 
     button.click(handler, inputs, outputs, **pressed("history"))
-    gr.on([edited(control) for control in controls], handler, inputs, outputs, **changed("history"))
+    gr.on(edits(controls), handler, inputs, outputs, **changed("history"))
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import gradio as gr
 
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-# What can take its time, since it asks a hub or writes files, holds up neither the queues above nor more than three others of its kind.
+# What can take its time, since it asks a hub or writes files, is not in the queues of `pressed` and `changed`, and four go on at once.
 ESTIMATE: dict[str, Any] = {**PRIVATE, "concurrency_id": "estimate", "concurrency_limit": 4, "trigger_mode": "always_last"}
 FILES: dict[str, Any] = {**PRIVATE, "concurrency_id": "files", "concurrency_limit": 4}
 # A page's newest watch ends the one before, which must not keep it from starting.
@@ -31,7 +32,14 @@ def changed(queue: str) -> dict[str, Any]:
     return {**pressed(queue), "trigger_mode": "always_last"}
 
 
-def edited(control: gr.components.Component) -> Any:
-    """The event of a control that every edit by a person sets off. A line of text has `input` for single keys only: what is pasted, cut,
-    deleted or composed of several keys is a `change` (Gradio 6.31)."""
-    return control.change if isinstance(control, gr.Textbox) else control.input
+def edits(controls: Iterable[gr.components.Component]) -> list[Any]:
+    """What a person's edits of the controls set off, and what a handler sets does not. `input` alone misses what is pasted, cut, deleted or
+    composed of several keys in a text, tags that Backspace takes away, and a slider that is reset: these are seen when the control is left
+    (Gradio 6.31). `change` would see them at once, but comes while a preset is still being filled in as well."""
+    return [getattr(control, name) for control in controls for name in ("input", *_late(control))]
+
+
+def _late(control: gr.components.Component) -> tuple[str, ...]:
+    if isinstance(control, gr.Slider):
+        return ("release",)
+    return ("blur",) if isinstance(control, gr.Textbox) or getattr(control, "multiselect", False) else ()

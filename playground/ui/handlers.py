@@ -60,7 +60,7 @@ class App:
 
     def left(self, page: str) -> None:
         """End what watches for a page that was closed."""
-        for name in [name for name in self.marks if name.split("/")[0] == page]:
+        for name in [name for name in list(self.marks) if name.split("/")[0] == page]:
             self.marks.pop(name, None)
 
 
@@ -150,7 +150,9 @@ async def watch(app: App, job_id: str, row: int, page: str) -> AsyncIterator[Sho
     newest = app.newest(page)
     job = app.jobs.get(job_id)
     if job is None:
-        yield await asyncio.to_thread(stored, app, job_id, row)
+        earlier = await asyncio.to_thread(stored, app, job_id, row)
+        if newest():
+            yield earlier
         return
     state, cursor, before, shown_at = _fresh(app, job.specs, row), 0, None, 0.0
     while newest():
@@ -162,6 +164,8 @@ async def watch(app: App, job_id: str, row: int, page: str) -> AsyncIterator[Sho
         state = replace(state, view=view, results=list(job.results), status=job.status if over or job.status != "done" else "running")
         state = replace(state, ahead=job.ahead, claims=await asyncio.to_thread(judged, job.results) if over else ())
         held = job.quiet and before is not None and _stages(state) == _stages(before) and time.monotonic() - shown_at < QUIET_S
+        if not newest():  # asked again meanwhile
+            return
         if state != before and not held:
             yield state
             before, shown_at = state, time.monotonic()

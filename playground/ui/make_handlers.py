@@ -3,7 +3,7 @@
 Example::
 
     job = submit(app, Wanted("adapt", "mine", "smollm2-135m-instruct", None, "auto", {"steps": 30, ...}))
-    async for view in watch(app, job.id): ...
+    async for view in watch(app, job.id, "SESSION/make"): ...
 """
 
 from __future__ import annotations
@@ -54,11 +54,12 @@ def submit(app: App, wanted: Wanted, before: str = "") -> Job:
 async def watch(app: App, job_id: str, page: str) -> AsyncIterator[MakingView]:
     """States of a job to show: at once, then at most five a second while something changes, until it is over, the page is left, or the
     same page starts another watch."""
+    newest = app.newest(page)
     job = app.jobs.get(job_id) if job_id else None
     if job is None:
         yield MakingView(status="gone" if job_id else "")
         return
-    view, cursor, before, newest = MakingView(), 0, None, app.newest(page)
+    view, cursor, before = MakingView(), 0, None
     while newest():
         over = job.done.is_set()
         events, cursor = job.events_since(cursor)

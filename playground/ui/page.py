@@ -49,9 +49,9 @@ def build_page(jobs: Jobs, store: Store, machine: Machine | None = None) -> gr.B
 
 
 def calm_queue(blocks: gr.Blocks) -> None:
-    """Let Gradio's idle queue look for work twenty times a second instead of a thousand: that took 5 % of a core from every run."""
+    """Let Gradio's idle queue look for work fifty times a second instead of a thousand: that took 5 % of a core from every run."""
     queue = blocks._queue
-    queue.sleep_when_free = queue.progress_update_sleep_when_free = 0.05
+    queue.sleep_when_free = queue.progress_update_sleep_when_free = 0.02
 
 
 def _header(app: App) -> None:

@@ -81,6 +81,7 @@ def _variant(
         differs = gr.Dropdown(
             [(label, name) for name, label in labels.items()], value=[], multiselect=True, label="Differs in", info=strings.DIFFERS_INFO,
             elem_id=f"differs-{index}",
+            elem_classes="tags",
         )  # fmt: skip
         settings: dict[str, gr.components.Component] = {
             name: knob_control(knob, f"knob-{index}-{name}", visible=False) for name, (_, knob) in knob_index(techniques).items()

@@ -7,6 +7,7 @@ Example::
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -18,7 +19,7 @@ from playground import presets
 from playground.core.problem import Problem
 from playground.core.spec import RunSpec, Workload
 from playground.ui import handlers, strings
-from playground.ui.events import ESTIMATE, WATCH, changed, edited, pressed
+from playground.ui.events import ESTIMATE, WATCH, changed, edits, pressed
 from playground.ui.fields import Props, fill, form_of, merged, read, refresh, settled, updates
 from playground.ui.form import LETTERS, Draft, draft_of, named_protocol
 from playground.ui.handlers import App
@@ -81,10 +82,14 @@ class Sheet:
     def estimate_after(self, event: Any) -> None:
         """Renew estimate, link and command after an event."""
 
-        def estimated(request: gr.Request, *values: Any) -> list[Any]:
-            newest, now = self.app.newest(f"{request.session_hash}/estimate"), self.draft(values)
-            found = [handlers.estimate(self.app, now), handlers.known_models(self.app, now), share_html(now, self.app.world)]
-            return found if newest() else [gr.skip() for _ in found]  # one that had to ask a hub is overtaken by the one after it
+        def found(values: tuple[Any, ...]) -> list[Any]:
+            now = self.draft(values)
+            return [handlers.estimate(self.app, now), handlers.known_models(self.app, now), share_html(now, self.app.world)]
+
+        async def estimated(request: gr.Request, *values: Any) -> list[Any]:
+            newest = self.app.newest(f"{request.session_hash}/estimate")
+            shown = await asyncio.to_thread(found, values)
+            return shown if newest() else [gr.skip() for _ in shown]  # one that had to ask a hub is overtaken by the one after it
 
         page = self.page
         event.then(estimated, self.sources, [page.form.setup.estimate, page.known, page.share], **ESTIMATE)
@@ -110,9 +115,9 @@ def _wire_form(sheet: Sheet) -> None:
         count = max(2, min(len(LETTERS), int(given["count"]) + change))
         return sheet.shown(values, read({**given, "count": count}), {"count": {"value": count}})
 
-    edits = [edited(control) for control in sheet.inputs.values() if not isinstance(control, gr.State)]
+    edited = edits(control for control in sheet.inputs.values() if not isinstance(control, gr.State))
     places: dict[str, Any] = {"inputs": sheet.sources, "outputs": sheet.targets, **changed(QUEUE)}
-    sheet.estimate_after(gr.on([*edits, sheet.page.known.change], refreshed, **places))
+    sheet.estimate_after(gr.on([*edited, sheet.page.known.change], refreshed, **places))
     sheet.estimate_after(form.add.click(lambda *values: resized(1, *values), **places))
     sheet.estimate_after(form.remove.click(lambda *values: resized(-1, *values), **places))
 

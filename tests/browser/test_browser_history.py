@@ -198,7 +198,7 @@ def test_a_link_opens_the_same_form_in_a_fresh_browser_and_says_what_it_does_not
     differ(page, 1, "Precision", "fp32")
     set_number(page, "max-new-tokens", 7)
     link = page.locator("#share [data-query]")
-    page.locator("#prompts textarea").fill("Grüße & more")  # as what is pasted: no key is pressed
+    set_text(page, "prompts", "Grüße & more")  # as what is pasted: no key is pressed
     expect(link).to_contain_text("more", timeout=LONG_MS)
     expect(link).to_contain_text("max_new_tokens=7")
     expect(page.locator("#share")).to_contain_text("python -m playground run")

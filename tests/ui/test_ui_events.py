@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 
 import gradio as gr
+import pytest
 
-from playground.ui.events import edited
+from playground.ui import handlers
+from playground.ui.events import edits
 from playground.ui.handlers import App
 from playground.ui.page import build_page
+from playground.ui.results import Shown
 
 ELSEWHERE = {"watch", "files"}  # streams that end each other, and files that are written beside what is shown
 
@@ -36,7 +41,37 @@ def test_only_the_newest_question_of_a_part_of_an_open_page_counts(app: App) -> 
     assert [second(), other()] == [False, True]
 
 
-def test_a_line_of_text_is_followed_however_it_is_edited() -> None:
+def test_a_control_is_followed_also_where_it_tells_of_an_edit_only_when_it_is_left() -> None:
+    def told(control: gr.components.Component) -> list[str]:
+        return [event.event_name for event in edits([control])]
+
     with gr.Blocks():
-        text, number = gr.Textbox(), gr.Number()
-        assert (edited(text).event_name, edited(number).event_name) == ("change", "input")
+        assert told(gr.Number()) == told(gr.Dropdown()) == told(gr.Radio()) == ["input"]
+        assert told(gr.Textbox()) == told(gr.Dropdown(multiselect=True)) == ["input", "blur"]
+        assert told(gr.Slider()) == ["input", "release"]
+
+
+def test_a_queue_has_one_limit_also_where_the_api_uses_it(app: App) -> None:
+    limits: dict[str, set[object]] = defaultdict(set)
+    for event in build_page(app.jobs, app.store).fns.values():
+        limits[str(event.concurrency_id)].add(event.concurrency_limit)
+    assert {"form", "history", "api", "estimates"} <= set(limits)
+    assert {queue: found for queue, found in limits.items() if len(found) > 1} == {}  # the lowest would hold for all of them
+
+
+def test_a_stored_run_that_took_long_to_load_does_not_stand_over_what_was_asked_after_it(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    later = False
+
+    def load(app: App, job: str, row: int) -> Shown:
+        if later:
+            app.newest("page")  # somebody asks for another meanwhile
+        return Shown(status=job)
+
+    async def shown() -> list[str]:
+        return [state.status async for state in handlers.watch(app, "stored", 0, "page")]
+
+    monkeypatch.setattr(handlers, "stored", load)
+    with ThreadPoolExecutor(1) as threads:  # this thread may have a loop already, of the browser tests
+        assert threads.submit(asyncio.run, shown()).result() == ["stored"]
+        later = True
+        assert threads.submit(asyncio.run, shown()).result() == []

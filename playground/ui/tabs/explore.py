@@ -113,9 +113,10 @@ def _limit(name: str, label: str) -> Limit:
 def _wire(app: App, parts: Parts, opener: Opener) -> None:
     shown = [parts.found, parts.said, parts.tools, *parts.chosen(), parts.trades, parts.table, parts.charts, parts.write, *parts.files]
 
-    def explored(picks: Sequence[str]) -> list[Any]:
+    def explored(picks: Sequence[str], request: gr.Request) -> list[Any]:
         if not picks:
             return [gr.skip() for _ in shown]
+        app.newest(f"{request.session_hash}/files")  # a report that is being written is of other runs
         try:
             found = gather(app, picks)
         except Problem as problem:
@@ -128,9 +129,10 @@ def _wire(app: App, parts: Parts, opener: Opener) -> None:
     def slid(found: Gathered, metric: str) -> Any:
         return _slider(found, metric)
 
-    def written(found: Gathered, *chosen: Any) -> list[Any]:
+    def written(request: gr.Request, found: Gathered, *chosen: Any) -> list[Any]:
+        newest = app.newest(f"{request.session_hash}/files")
         paths = write_files(found, _limits(found, chosen), axes_of(found, *(str(name or "") for name in chosen[:3])))
-        return [gr.update(value=path, visible=True) for path in paths.values()]
+        return [gr.update(value=path, visible=True) if newest() else gr.skip() for path in paths.values()]
 
     def all_of(job: str) -> list[Any]:
         return [tuple(f"{job}:{run.index}" for run in app.store.load(job).runs if run.result), gr.Tabs(selected=NAME)]

@@ -182,11 +182,11 @@ def _wire_job(
     steps: dict[str, Any] = {"fn": watched, "inputs": job, "outputs": shown.outputs(), **WATCH}
     started = make.click(submitted, [job, *fields.inputs()], [message, job], **pressed(NAME))
 
-    def offered() -> list[Any]:
+    def offered(kept: str | None) -> list[Any]:
         choices = model_choices(catalogue())
-        return [_listed(), *(gr.update(choices=choices) for _ in models)]
+        return [_listed(kept), *(gr.update(choices=choices) for _ in models)]
 
-    started.then(**steps).then(offered, None, [shelf.chosen, *models], **pressed(NAME))
+    started.then(**steps).then(offered, shelf.chosen, [shelf.chosen, *models], **pressed(NAME))
     stop.click(stopped, job, message, **pressed(NAME))
     blocks.load(**steps)
 
@@ -203,19 +203,21 @@ def _wire_shelf(app: App, place: gr.Tab, opener: Opener, shown: Shown, shelf: Sh
             forget(name or "")
         except (Problem, OSError) as error:
             return [note_html(str(error)), gr.skip(), gr.skip(), gr.skip()]
-        return [note_html(f"{name} is deleted."), gr.update(visible=False), gr.update(visible=False), _listed()]
+        return [note_html(f"{name} is deleted."), gr.update(visible=False), gr.update(visible=False), _listed(name)]
 
     outputs = [shelf.about, shelf.compare, shelf.delete]
-    place.select(_listed, None, shelf.chosen, **changed(NAME))
+    place.select(_listed, shelf.chosen, shelf.chosen, **changed(NAME))
     shelf.chosen.input(about, shelf.chosen, outputs, **changed(NAME))
     shelf.delete.click(deleted, shelf.chosen, [*outputs, shelf.chosen], **pressed(NAME))
     opener.form(app, shelf.compare.click, lambda name: compared(made_here()[name]), [shelf.chosen])
     opener.form(app, shown.compare.click, lambda job_id: compared(facts_of(app, job_id)), [job])
 
 
-def _listed() -> Any:
+def _listed(kept: str | None) -> Any:
+    """What can be chosen; `kept`: what is, as long as it is there."""
     names = list(made_here())
-    return gr.update(choices=names, value=None, info=strings.MADE_INFO if names else strings.NOTHING_MADE)
+    gone = {} if kept in names else {"value": None}
+    return gr.update(choices=names, **gone, info=strings.MADE_INFO if names else strings.NOTHING_MADE)
 
 
 def values_of(view: MakingView, before: MakingView | None, recipe: Recipe | None) -> list[Any]:

@@ -128,7 +128,7 @@ def _wire_form(place: gr.Tab, opener: Opener, parts: Parts) -> None:
 
     def offered(name: str | None, source: str, count: int) -> Any:
         there = sources(count, question=bool(name))
-        return gr.update(choices=there, value=source if source in there else BASELINE)
+        return gr.update(choices=there, **({} if source in there else {"value": BASELINE}))  # else a choice made meanwhile would be undone
 
     fields = [part for pair in zip(parts.axes, parts.values, strict=True) for part in pair]
     place.select(offered, [preset, source, count], source, **changed(NAME))
@@ -154,9 +154,10 @@ def _wire_sweep(app: App, blocks: gr.Blocks, place: gr.Tab, opener: Opener, part
             return message_html(problem)
         return ""
 
-    def listed(sweep: str) -> Any:
+    def listed(sweep: str, shown: str | None) -> Any:
         known = choices(app)
-        return gr.update(choices=known, value=sweep if any(name == sweep for _, name in known) else None)
+        right = sweep if any(name == sweep for _, name in known) else None
+        return gr.update(choices=known, **({} if shown == right else {"value": right}))  # else a choice made meanwhile would be undone
 
     async def watched(sweep: str, request: gr.Request) -> AsyncIterator[list[Any]]:
         async for state in watch(app, sweep, f"{request.session_hash}/sweep"):
@@ -165,7 +166,7 @@ def _wire_sweep(app: App, blocks: gr.Blocks, place: gr.Tab, opener: Opener, part
 
     start, pause, stop, on = parts.buttons
     steps: dict[str, Any] = {"fn": watched, "inputs": parts.sweep, "outputs": parts.shown(), **WATCH}
-    relist: dict[str, Any] = {"fn": listed, "inputs": parts.sweep, "outputs": parts.chosen, **changed(NAME)}
+    relist: dict[str, Any] = {"fn": listed, "inputs": [parts.sweep, parts.chosen], "outputs": parts.chosen, **changed(NAME)}
     start.click(begun, [*parts.asked, *opener.sheet.sources], [parts.message, parts.sweep], **pressed(NAME)).then(**relist).then(**steps)
     on.click(gone_on, parts.sweep, parts.message, **pressed(NAME)).then(**steps)
     pause.click(lambda sweep: note_html("" if queue.pause(sweep) else strings.NOTHING_RUNS), parts.sweep, parts.message, **pressed(NAME))
@@ -247,6 +248,8 @@ async def watch(app: App, sweep: str, page: str) -> AsyncIterator[list[Any]]:
         if key != before:
             drawn = tuple(cell.status for cell in stored.cells if cell.result)
             chart_value = await asyncio.to_thread(charts_json, app, stored) if drawn != charted else gr.skip()
+            if not newest():  # another sweep is shown meanwhile
+                return
             yield _values(
                 sweep_html(stored, status, key[2], app.sweeps.fault(sweep)), chart_value, status, bool(stored.missing), len(picks(stored))
             )
