@@ -122,6 +122,7 @@ def test_the_rest_of_a_sweep_can_come_from_each_variant_that_compare_has(visit: 
     page.locator("#add-variant").click()
     expect(page.locator("#setup-2")).to_be_visible()
     differ(page, 2, "Precision", "fp32")
+    expect(page.locator("#differs-2 .remove-all")).to_be_hidden()  # the page would not hear of it
     open_tab(page, "Sweep")
     page.locator("#sweep-source").get_by_text("variant C in Compare").click()
     set_text(page, "sweep-values-1", "1, 2")

@@ -97,6 +97,8 @@ def test_the_rest_of_a_sweep_comes_from_one_variant_or_from_each(app: App) -> No
 
     assert sources(3) == ["the baseline in Compare", "variant B in Compare", "variant C in Compare", "all variants in Compare"]
     assert [precisions(source) for source in sources(3)] == [["bf16"], ["fp32"], ["fp16"], ["bf16", "fp32", "fp16"]]
+    asked = ("", "variant B in Compare", "batch_size", "1, 2", "", "", True)
+    assert wanted(app, asked, draft)[0].title == "Batch size · script:step_ms=1 · fp32"
     with pytest.raises(Problem, match="Compare has no variant D any more: choose another source"):
         precisions("variant D in Compare")
 

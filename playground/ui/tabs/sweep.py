@@ -218,17 +218,19 @@ def wanted(app: App, asked: Sequence[Any], draft: Draft) -> tuple[SweepSpec, str
         plan = plan_of(app, specs, "", pairs)
         same = plan.axes == preset.plan.axes  # else it asks another question
         return (replace(plan, title=preset.plan.title) if same else plan), why
-    specs = specs_of(draft, app.world)
+    specs, label = specs_of(draft, app.world), ""
     if source != ALL:
         there = sources(len(specs))
         if source not in there:
             raise Problem("user", f"Compare has no {str(source).removesuffix(' in Compare')} any more: choose another source.")
         specs = [specs[there.index(source)]]
+        label = "" if source == BASELINE else f" · {specs[0].label}"
     if quick:
         specs = [spec.replace(protocol=PROTOCOL) for spec in specs]
     if source != ALL:
         specs = [spec.replace(label="") for spec in specs]
-    return plan_of(app, specs, "", pairs), ""
+    plan = plan_of(app, specs, "", pairs)
+    return replace(plan, title=plan.title + label), ""
 
 
 async def watch(app: App, sweep: str, page: str) -> AsyncIterator[list[Any]]:
