@@ -8,8 +8,10 @@ import pytest
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -r tests/requirements.txt")
 
-from driver import CHROMIUM_FLAGS, Server, choose_engine, choose_model, chromium_path, close_without_errors, open_page
-from playwright.sync_api import Browser, Page, sync_playwright
+from driver import CHROMIUM_FLAGS, LONG_MS, Server, choose_engine, choose_model, chromium_path, close_without_errors, open_page
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+expect.set_options(timeout=LONG_MS)  # models run beside the browsers: on two cores five seconds can pass before a page answers
 
 
 @pytest.fixture(scope="session")

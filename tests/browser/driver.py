@@ -79,6 +79,7 @@ class Server:
 def open_page(browser: Browser, url: str, width: int = 1440, height: int = 900) -> Page:
     """A page of a new visitor (own storage), ready to be used."""
     page = browser.new_context(viewport={"width": width, "height": height}).new_page()
+    page.set_default_timeout(2 * LONG_MS)
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.__dict__["errors"] = errors
