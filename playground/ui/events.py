@@ -9,7 +9,7 @@ older answer would then stand over the newer one, such as a whole list over the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import gradio as gr
@@ -37,6 +37,12 @@ def edits(controls: Iterable[gr.components.Component]) -> list[Any]:
     composed of several keys in a text, tags that Backspace takes away, and a slider that is reset: these are seen when the control is left
     (Gradio 6.31). `change` would see them at once, but comes while a preset is still being filled in as well."""
     return [getattr(control, name) for control in controls for name in ("input", *_late(control))]
+
+
+def offered(choices: Sequence[Any], value: Any, shown: Any, **more: Any) -> Any:
+    """The update of a control to these choices. Its value goes with them only where it is not `shown`, the one that the question came with:
+    else the answer would undo a choice made meanwhile."""
+    return gr.update(choices=choices, **({} if value == shown else {"value": value}), **more)
 
 
 def _late(control: gr.components.Component) -> tuple[str, ...]:

@@ -220,14 +220,16 @@ def _wire_opening(sheet: Sheet, blocks: gr.Blocks, watch: Mapping[str, Any]) -> 
         props = merged(fill(now, app.world), refresh(now, app.world), {"own": {"value": ""}})
         return ["".join(note_html(remark) for remark in remarks), "", *updates(sheet.outputs, props)]
 
-    def show(event: Any) -> None:
-        there = event.then(restored, [page.job, *sheet.sources], sheet.targets, **changed(QUEUE))
-        sheet.estimate_after(there)
-        there.then(**watch)
+    asked = [page.job, *sheet.sources]
 
-    loaded = blocks.load(opened, [page.job, *sheet.sources], [page.bar.message, page.job, *sheet.targets], **changed(QUEUE))
-    sheet.estimate_after(loaded)
-    loaded.then(**watch)
+    def follow(filled: Any) -> None:
+        sheet.estimate_after(filled)
+        filled.then(**watch)
+
+    def show(event: Any) -> None:
+        follow(event.then(restored, asked, sheet.targets, **changed(QUEUE)))
+
+    follow(blocks.load(opened, asked, [page.bar.message, page.job, *sheet.targets], **changed(QUEUE)))
     blocks.load(
         lambda: [gr.update(**kept_note(app)), gr.update(choices=recordings())], None, [page.kept, page.recordings], **pressed(QUEUE)
     )

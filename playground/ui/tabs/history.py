@@ -129,8 +129,7 @@ def look(app: App, offset: int, *sought: Any) -> list[Any]:
     titles = {name: technique.title for name, technique in techniques().items()}
     facets = [
         gr.update(choices=[(strings.ANY, ""), *((f"{titles.get(value, value) if name == 'technique' else value} ({count})", value)
-                                                for value, count in page["facets"][name].items())],
-                  **({} if given[name] in ("", *page["facets"][name]) else {"value": given[name]}))
+                                                for value, count in page["facets"][name].items())])
         for name in FACETS
     ]  # fmt: skip
     words = f"{offset + 1 if total else 0} to {end} of {total:,}"

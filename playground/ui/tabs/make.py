@@ -19,7 +19,7 @@ from playground.run.recipes import Recipe, recipes
 from playground.ui import strings
 from playground.ui.compare import Opener
 from playground.ui.controls import device_control, knob_control, model_choices, model_control
-from playground.ui.events import WATCH, changed, pressed
+from playground.ui.events import WATCH, changed, offered, pressed
 from playground.ui.handlers import App, message_html
 from playground.ui.make_handlers import Wanted, compared, facts_of, recipe_for, recipe_of, submit, watch
 from playground.ui.making import MakingView, loss_json, made_html, progress_html
@@ -182,11 +182,11 @@ def _wire_job(
     steps: dict[str, Any] = {"fn": watched, "inputs": job, "outputs": shown.outputs(), **WATCH}
     started = make.click(submitted, [job, *fields.inputs()], [message, job], **pressed(NAME))
 
-    def offered(kept: str | None) -> list[Any]:
+    def renewed(kept: str | None) -> list[Any]:
         choices = model_choices(catalogue())
         return [_listed(kept), *(gr.update(choices=choices) for _ in models)]
 
-    started.then(**steps).then(offered, shelf.chosen, [shelf.chosen, *models], **pressed(NAME))
+    started.then(**steps).then(renewed, shelf.chosen, [shelf.chosen, *models], **pressed(NAME))
     stop.click(stopped, job, message, **pressed(NAME))
     blocks.load(**steps)
 
@@ -216,8 +216,7 @@ def _wire_shelf(app: App, place: gr.Tab, opener: Opener, shown: Shown, shelf: Sh
 def _listed(kept: str | None) -> Any:
     """What can be chosen; `kept`: what is, as long as it is there."""
     names = list(made_here())
-    gone = {} if kept in names else {"value": None}
-    return gr.update(choices=names, **gone, info=strings.MADE_INFO if names else strings.NOTHING_MADE)
+    return offered(names, kept if kept in names else None, kept, info=strings.MADE_INFO if names else strings.NOTHING_MADE)
 
 
 def values_of(view: MakingView, before: MakingView | None, recipe: Recipe | None) -> list[Any]:

@@ -17,7 +17,7 @@ from playground.results.compare import FEWEST, MOST
 from playground.run.recorded_sweep import RECORDED
 from playground.ui import strings
 from playground.ui.compare import Opener
-from playground.ui.events import WATCH, changed, pressed
+from playground.ui.events import WATCH, changed, offered, pressed
 from playground.ui.form import LETTERS, Draft, specs_of
 from playground.ui.handlers import UPDATE_S, App, message_html
 from playground.ui.place import keeping_place
@@ -126,12 +126,12 @@ def _wire_form(place: gr.Tab, opener: Opener, parts: Parts) -> None:
         pairs = [part for axis in axes for part in (axis.name if axis else "", ", ".join(map(str, axis.values)) if axis else "")]
         return [about, gr.update(choices=sources(count, question=True), value=PRESET), *pairs]
 
-    def offered(name: str | None, source: str, count: int) -> Any:
+    def renewed(name: str | None, source: str, count: int) -> Any:
         there = sources(count, question=bool(name))
-        return gr.update(choices=there, **({} if source in there else {"value": BASELINE}))  # else a choice made meanwhile would be undone
+        return offered(there, source if source in there else BASELINE, source)
 
     fields = [part for pair in zip(parts.axes, parts.values, strict=True) for part in pair]
-    place.select(offered, [preset, source, count], source, **changed(NAME))
+    place.select(renewed, [preset, source, count], source, **changed(NAME))
     preset.input(filled, [preset, count], [parts.about, source, *fields], **changed(NAME))
 
 
@@ -156,8 +156,7 @@ def _wire_sweep(app: App, blocks: gr.Blocks, place: gr.Tab, opener: Opener, part
 
     def listed(sweep: str, shown: str | None) -> Any:
         known = choices(app)
-        right = sweep if any(name == sweep for _, name in known) else None
-        return gr.update(choices=known, **({} if shown == right else {"value": right}))  # else a choice made meanwhile would be undone
+        return offered(known, sweep if any(name == sweep for _, name in known) else None, shown)
 
     async def watched(sweep: str, request: gr.Request) -> AsyncIterator[list[Any]]:
         async for state in watch(app, sweep, f"{request.session_hash}/sweep"):
@@ -223,12 +222,10 @@ def wanted(app: App, asked: Sequence[Any], draft: Draft) -> tuple[SweepSpec, str
         there = sources(len(specs))
         if source not in there:
             raise Problem("user", f"Compare has no {str(source).removesuffix(' in Compare')} any more: choose another source.")
-        specs = [specs[there.index(source)]]
-        label = "" if source == BASELINE else f" · {specs[0].label}"
+        spec = specs[there.index(source)]
+        specs, label = [spec.replace(label="")], "" if source == BASELINE else f" · {spec.label}"
     if quick:
         specs = [spec.replace(protocol=PROTOCOL) for spec in specs]
-    if source != ALL:
-        specs = [spec.replace(label="") for spec in specs]
     plan = plan_of(app, specs, "", pairs)
     return replace(plan, title=plan.title + label), ""
 
