@@ -52,7 +52,7 @@ def main() -> None:
     from playground.run.experiment import clear_leftovers
     from playground.run.jobs import Jobs
     from playground.ui.api import answer_agents_in_json
-    from playground.ui.frames import SlowFrames
+    from playground.ui.first import FirstScripts
     from playground.ui.page import build_page, calm_queue
     from playground.ui.theme import look
 
@@ -67,7 +67,7 @@ def main() -> None:
         _, url, _ = page.launch(
             server_name=options.host, server_port=options.port, share=options.share, quiet=True, prevent_thread_lock=True, ssr_mode=False,
             max_threads=PAGES * 3,
-            mcp_server=find_spec("mcp") is not None, app_kwargs={"middleware": [Middleware(SlowFrames)]}, **look(),
+            mcp_server=find_spec("mcp") is not None, app_kwargs={"middleware": [Middleware(FirstScripts)]}, **look(),
         )  # fmt: skip
         _end_without_waiting_for_pages(page.server)
         answer_agents_in_json(page)

@@ -1,7 +1,8 @@
 """How events of the page are set up: none is part of the API, and those that show the same components share a queue.
 
-A queue answers one event at a time, in the order in which they were asked. Two at once could be answered the other way round, and the
-older answer would then stand over the newer one, such as a whole list over the one that a filter left. Example::
+A queue answers one event at a time, in the order in which they were asked (assets/first/in_order.js has a page ask them in the order in
+which they were set off). Two at once could be answered the other way round, and the older answer would then stand over the newer one, such
+as a whole list over the one that a filter left. Example::
 
     button.click(handler, inputs, outputs, **pressed("history"))
     gr.on(edits(controls), handler, inputs, outputs, **changed("history"))

@@ -1,11 +1,12 @@
-"""The index page gets its script first, and nothing else is touched."""
+"""The index page gets its scripts first, and nothing else is touched."""
 
 from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 
-from playground.ui.frames import SCRIPT, SlowFrames
+from playground.core.places import ASSETS
+from playground.ui.first import FirstScripts, scripts
 
 
 def answer(path: str, *bodies: bytes, root: str = "") -> tuple[dict, bytes]:
@@ -20,20 +21,22 @@ def answer(path: str, *bodies: bytes, root: str = "") -> tuple[dict, bytes]:
     async def send(message):
         sent.append(message)
 
-    call = SlowFrames(app)({"type": "http", "method": "GET", "path": path, "root_path": root}, None, send)
+    call = FirstScripts(app)({"type": "http", "method": "GET", "path": path, "root_path": root}, None, send)
     with ThreadPoolExecutor(1) as threads:  # the browser tests leave an event loop in this thread
         threads.submit(asyncio.run, call).result()
     return dict(sent[0]["headers"]), b"".join(message.get("body", b"") for message in sent[1:])
 
 
-def test_the_index_page_begins_its_head_with_the_script_and_says_its_new_length():
+def test_the_index_page_begins_its_head_with_the_scripts_and_says_its_new_length():
     headers, body = answer("/", b"<html><he", b"ad><script>gradio</script></head></html>")
-    assert body == b"<html><head>" + SCRIPT + b"<script>gradio</script></head></html>"
+    assert body == b"<html><head>" + scripts() + b"<script>gradio</script></head></html>"
+    for path in (ASSETS / "first").iterdir():
+        assert path.read_bytes() in body
     assert headers[b"content-length"] == str(len(body)).encode()
 
 
 def test_a_page_under_a_root_path_is_found_too():
-    assert SCRIPT in answer("/app/", b"<head></head>", root="/app")[1]
+    assert scripts() in answer("/app/", b"<head></head>", root="/app")[1]
 
 
 def test_every_other_answer_passes_as_it_is():
