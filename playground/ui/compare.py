@@ -22,7 +22,8 @@ from playground.ui import strings
 from playground.ui.controls import build_setup
 from playground.ui.events import pressed
 from playground.ui.fields import NOWHERE, Form, form_of, updates
-from playground.ui.handlers import App
+from playground.ui.form import Draft
+from playground.ui.handlers import App, known_models
 from playground.ui.results import Board, Shown, build_board, status_html
 from playground.ui.text import escape
 from playground.ui.variants import START_COUNT, build_variants, explanations_html
@@ -110,7 +111,7 @@ def _layout(app: App) -> Page:
     bar = _bar(status_place)
     job = gr.BrowserState("", storage_key="inference-playground-run", secret="inference-playground")
     mine = gr.BrowserState([], storage_key="inference-playground-mine", secret="inference-playground")
-    known = gr.State([])
+    known = gr.State(known_models(app, Draft()))
     return Page(Form(setup, columns, count, place, own, add, remove), known, board, bar, job, mine, experiments, played, about, kept, share)
 
 
