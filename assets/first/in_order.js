@@ -1,4 +1,4 @@
-// Events are asked and answered in the order in which a person set them off: each waits until the server has taken the one before. Gradio 6.31
+// Events are asked and answered in the order in which a person set them off: each waits until the server has taken those before. Gradio 6.31
 // sends every event as a request of its own and takes the event's answer once the reply to that request was read. Such replies can overtake
 // each other, and so could answers: a whole list then stood over the one of the filter that was typed after it.
 (() => {
@@ -7,11 +7,11 @@
   const after = (ms) => new Promise((done) => setTimeout(done, ms));
   let before = Promise.resolve();
   window.fetch = (input, init) => {
-    const touched = navigator.userActivation?.hasBeenActive ?? true; // what opens the page has no order, and is sooner there all at once
-    if (!touched || !String(input?.url ?? input).includes("/queue/join")) return send(input, init);
-    const reply = before.then(() => send(input, init));
+    if (!String(input?.url ?? input).includes("/queue/join")) return send(input, init);
+    const touched = navigator.userActivation?.hasBeenActive ?? true; // what opens the page is sooner there all at once
+    const reply = touched ? before.then(() => send(input, init)) : send(input, init);
     const read = reply.then((answer) => answer.clone().text()).catch(() => {}).then(() => after(0)); // the page's own reading of it comes first
-    before = Promise.race([read, before.then(() => after(LONGEST_MS))]);
+    before = Promise.race([Promise.all([before, read]), before.then(() => after(LONGEST_MS))]);
     return reply;
   };
 })();

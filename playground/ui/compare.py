@@ -98,6 +98,7 @@ def _layout(app: App) -> Page:
                 gr.HTML("<h2>Variants</h2>", apply_default_css=False)
                 count, place = gr.State(START_COUNT), gr.State(NOWHERE)
                 own = gr.State(usual_engine(app.world.engines, app.world.machine))
+                filled, here = gr.State(""), gr.Textbox("", visible=False)
                 remove = gr.Button("Remove B", size="sm", elem_id="remove-variant", visible=False, scale=0, min_width=100)
                 add = gr.Button("Add a variant", size="sm", elem_id="add-variant", scale=0, min_width=120)
             columns = build_variants(app.world.techniques, catalogue(), app.world.engines, app.world.machine)
@@ -112,7 +113,8 @@ def _layout(app: App) -> Page:
     job = gr.BrowserState("", storage_key="inference-playground-run", secret="inference-playground")
     mine = gr.BrowserState([], storage_key="inference-playground-mine", secret="inference-playground")
     known = gr.State(known_models(app, Draft()))
-    return Page(Form(setup, columns, count, place, own, add, remove), known, board, bar, job, mine, experiments, played, about, kept, share)
+    form = Form(setup, columns, count, place, own, filled, here, add, remove)
+    return Page(form, known, board, bar, job, mine, experiments, played, about, kept, share)
 
 
 def _presets() -> tuple[gr.Radio, gr.Dropdown, gr.HTML]:

@@ -1,9 +1,9 @@
 """Between the components of the form and plain data: which component holds which field of a `Draft`, reading it, filling it, refreshing it.
 
 Keys name components: a draft's field ("prompts"), a baseline knob ("0.precision"), another column's setting ("2.differs", "2.engine"), and
-what is shown only ("2.box", "2.summary", "protocol", "engine_note", "add", "remove"). "count", "place" and "own" are states: how many
-columns there are, the engine and device to whose defaults the baseline's knobs were last set, and the engine that the page chose by itself
-("" where a person has chosen). Example::
+what is shown only ("2.box", "2.summary", "protocol", "engine_note", "add", "remove"). "count", "place", "own" and "filled" are states: how
+many columns there are, the engine and device to whose defaults the baseline's knobs were last set, the engine that the page chose by itself
+("" where a person has chosen), and the mark of the last filling in. The page holds that mark as well, as "here". Example::
 
     values = dict(zip(form.inputs(), values))
     draft, props = settled(read(values), values["place"], world, values["own"])
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from secrets import token_hex
 from typing import Any
 
 import gradio as gr
@@ -30,7 +31,7 @@ from playground.ui.variants import VariantColumn
 
 Props = dict[str, dict[str, Any]]
 SETUP_FIELDS = tuple(f.name for f in fields(Draft) if f.name not in ("knobs", "variants"))
-STATES = ("count", "place", "own")
+STATES = ("count", "place", "own", "filled")
 NOWHERE = ("", "auto")  # the place of new controls: no engine, so the knobs' own defaults
 
 
@@ -43,12 +44,15 @@ class Form:
     count: gr.State
     place: gr.State
     own: gr.State
+    filled: gr.State
+    here: gr.Textbox
     add: gr.Button
     remove: gr.Button
 
     def inputs(self) -> dict[str, gr.components.Component]:
         """What holds values, by key."""
         found: dict[str, gr.components.Component] = {**self.setup.fields, "count": self.count, "place": self.place, "own": self.own}
+        found |= {"filled": self.filled, "here": self.here}
         for index, column in enumerate(self.columns):
             found |= {f"{index}.{name}": component for name, component in column.settings.items()}
             if column.differs is not None:
@@ -75,10 +79,17 @@ def read(values: Mapping[str, Any]) -> Draft:
     return Draft(**{**given, **texts}, knobs=knobs, variants=tuple(variants))
 
 
+def overtaken(values: Mapping[str, Any]) -> bool:
+    """Whether the page gave these values before it had those that the form was last filled in with: the states, which the server holds, are
+    of the new ones then and all else is of the old ones."""
+    return values["filled"] not in ("", values["here"])
+
+
 def fill(draft: Draft, world: World) -> Props:
     """Values of every component, for a draft from a preset or from a run."""
     props: Props = {name: {"value": getattr(draft, name)} for name in SETUP_FIELDS}
     props["count"] = {"value": 1 + len(draft.variants)}
+    props["filled"] = props["here"] = {"value": token_hex(4)}
     knobs = full_knobs(draft.knobs, world.techniques, world.defaults(RunSpec(engine=draft.engine, device=draft.device)))
     props |= {f"0.{name}": {"value": value} for name, value in knobs.items()}
     for index, changes in enumerate(draft.variants, 1):

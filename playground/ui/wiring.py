@@ -20,7 +20,7 @@ from playground.core.problem import Problem
 from playground.core.spec import RunSpec, Workload
 from playground.ui import handlers, strings
 from playground.ui.events import ESTIMATE, WATCH, changed, edits, pressed
-from playground.ui.fields import Props, fill, form_of, merged, read, refresh, settled, updates
+from playground.ui.fields import Props, fill, form_of, merged, overtaken, read, refresh, settled, updates
 from playground.ui.form import LETTERS, Draft, draft_of, named_protocol
 from playground.ui.handlers import App
 from playground.ui.link import draft_from
@@ -74,15 +74,25 @@ class Sheet:
         """What the values of `sources` mean."""
         return read(self.given(values))
 
+    def to_run(self, values: tuple[Any, ...]) -> Draft:
+        """The same for what is to be run. Raises Problem for values that were overtaken."""
+        if overtaken(self.given(values)):
+            raise Problem("user", strings.BEING_FILLED)
+        return self.draft(values)
+
     def shown(self, values: tuple[Any, ...], now: Draft, filled: Props | None = None) -> list[Any]:
-        """Updates of `targets` for the draft `now`, with `filled` besides."""
+        """Updates of `targets` for the draft `now`, with `filled` besides; none for values that were overtaken."""
         given = self.given(values)
+        if overtaken(given):
+            return updates(self.outputs, {})
         return updates(self.outputs, merged(filled or {}, settled(now, given["place"], self.app.world, given["own"])[1]))
 
     def estimate_after(self, event: Any) -> None:
         """Renew estimate, link and command after an event."""
 
         def found(values: tuple[Any, ...]) -> list[Any]:
+            if overtaken(self.given(values)):
+                return [gr.skip() for _ in range(3)]
             now = self.draft(values)
             return [handlers.estimate(self.app, now), handlers.known_models(self.app, now), share_html(now, self.app.world)]
 
@@ -174,7 +184,7 @@ def _wire_run(sheet: Sheet, blocks: gr.Blocks) -> Callable[[Any], None]:
 
     def submitted(mine: list[str] | None, *values: Any) -> list[Any]:
         try:
-            job = handlers.submit(app, sheet.draft(values), mine or ())
+            job = handlers.submit(app, sheet.to_run(values), mine or ())
         except Problem as problem:
             return [handlers.message_html(problem), gr.skip(), gr.skip()]
         return ["", job.id, [*(mine or ()), job.id][-OWN_JOBS:]]

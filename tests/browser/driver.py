@@ -7,6 +7,7 @@ Example::
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -14,7 +15,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,33 @@ def wait_usable(page: Page) -> None:
     """Until controls react: the first refresh has come back."""
     expect(page.get_by_role("button", name="Run", exact=True)).to_be_enabled(timeout=LONG_MS)
     expect(page.locator("#estimate")).not_to_be_empty(timeout=LONG_MS)
+
+
+SLOW_REPLY = """(() => {
+    const send = window.fetch.bind(window);
+    window.fetch = async (...asked) => {
+        const reply = await send(...asked);
+        if (!window.slowDone && asked[1]?.body?.startsWith?.(BEGINS)) {
+            await new Promise((done) => setTimeout(done, 1500));
+            window.slowDone = true;
+        }
+        return reply;
+    };
+})();"""
+
+
+def reply_late(page: Page, begins: str) -> Callable[[], None]:
+    """Open the page anew so that the reply to the first event whose request begins so comes late; what is given waits until it has come
+    and its answer is drawn."""
+    page.add_init_script(SLOW_REPLY.replace("BEGINS", json.dumps(begins)))
+    page.reload()
+    wait_usable(page)
+
+    def answered() -> None:
+        page.wait_for_function("window.slowDone")
+        page.wait_for_timeout(1000)
+
+    return answered
 
 
 def choose_engine(page: Page, title: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from driver import LONG_MS, Server, choose_engine, choose_model, differ, open_tab, set_number, set_text, wait_done, wait_usable
+from driver import LONG_MS, Server, choose_engine, choose_model, differ, open_tab, reply_late, set_number, set_text, wait_done
 from gradio_client import Client
 from playwright.sync_api import Browser, Locator, Page, expect
 
@@ -136,32 +136,16 @@ def test_an_experiment_runs_again_and_goes_out_into_a_file_and_in_again(visit: V
     expect(page.locator("#comparison")).to_contain_text("51 MB")
 
 
-SLOW_REPLY = """
-    const send = window.fetch.bind(window);
-    window.fetch = async (...asked) => {
-        const reply = await send(...asked);
-        if (!window.slowDone && asked[1]?.body?.startsWith?.('{"data":[null,"","","","",""')) {  // the list from its start without a filter
-            await new Promise((done) => setTimeout(done, 1500));
-            window.slowDone = true;
-        }
-        return reply;
-    };
-"""
-
-
 def test_a_late_reply_to_the_opening_of_the_tab_does_not_stand_over_the_filter_typed_after_it(
     visit: Visit, ran: Callable[..., None]
 ) -> None:
     ran("step_ms=1,weights_mb=81", 3)
     ran("step_ms=1,weights_mb=82", 3)
     page = visit()
-    page.add_init_script(SLOW_REPLY)
-    page.reload()
-    wait_usable(page)
+    answered = reply_late(page, '{"data":[null,"","","","","",""')  # the list from its start without a filter
     open_tab(page, "History")
     set_text(page, "history-text", "weights_mb=81")
-    page.wait_for_function("window.slowDone")
-    page.wait_for_timeout(1000)  # what was late has been drawn
+    answered()
     expect(page.locator("#history-list article")).to_have_count(1)
 
 

@@ -13,6 +13,7 @@ from driver import (
     differ,
     open_tab,
     points,
+    reply_late,
     run,
     set_number,
     status,
@@ -313,3 +314,15 @@ def test_an_experiment_preset_fills_the_columns_in(visit: Callable[..., Page]) -
     run(page)
     wait_done(page)
     expect(page.locator("#columns article")).to_have_count(4)
+
+
+def test_an_edit_while_a_preset_fills_the_form_in_does_not_mix_old_and_new(visit: Callable[..., Page]) -> None:
+    page = visit()
+    answered = reply_late(page, '{"data":["quantization"')
+    page.locator("#experiments").get_by_text(re.compile("^Quantization: ")).click()
+    set_number(page, "max-new-tokens", 9)
+    run(page)
+    answered()
+    expect(page.locator("#message [role=alert]")).to_contain_text("Not started. The form was still being filled in: press it again.")
+    for index, kind in ((1, "int8"), (2, "nf4"), (3, "fp4")):
+        expect(page.locator(f"#summary-{index}")).to_contain_text(f"Quantization {kind} instead of none")

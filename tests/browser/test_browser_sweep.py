@@ -140,8 +140,8 @@ def test_the_rest_of_a_sweep_can_come_from_each_variant_that_compare_has(visit: 
 
 def test_pause_go_on_reload_and_another_sweep_in_the_middle(visit: Callable[..., Page]) -> None:
     page = visit()
-    start(page, "script:step_ms=100,prefill_ms=1", "Output tokens", "12, 900")
-    expect(phase(page)).to_contain_text("now 12 output tokens", timeout=LONG_MS)
+    start(page, "script:step_ms=100,prefill_ms=1", "Output tokens", "60, 900")
+    expect(phase(page)).to_contain_text("now 60 output tokens", timeout=LONG_MS)
     page.locator("#sweep-pause").click()
     expect(phase(page)).to_have_text(re.compile("^Pausing after this run"))
     expect(phase(page)).to_have_text("Paused · 1 of 2 runs", timeout=LONG_MS)

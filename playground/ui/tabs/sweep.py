@@ -142,7 +142,7 @@ def _wire_sweep(app: App, blocks: gr.Blocks, place: gr.Tab, opener: Opener, part
     def begun(*values: Any) -> list[Any]:
         asked, form = values[: len(parts.asked)], values[len(parts.asked) :]
         try:
-            plan, why = wanted(app, asked, opener.sheet.draft(form))
+            plan, why = wanted(app, asked, opener.sheet.to_run(form))
             return [note_html(why), queue.begin(plan)]
         except Problem as problem:
             return [message_html(problem), gr.skip()]
