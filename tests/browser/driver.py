@@ -157,6 +157,7 @@ def differ(page: Page, column: int, label: str, option: str) -> None:
     box = page.locator(f"#differs-{column} input")
     box.click()
     page.get_by_role("option", name=label, exact=True).click()
+    expect(page.locator(f"#differs-{column}")).to_contain_text(label)  # chosen; below it is what the server makes of that
     box.press("Escape")
     knob = page.locator(f"#setup-{column} fieldset").filter(has=page.get_by_text(label, exact=True))
     knob.get_by_text(option, exact=True).click()
