@@ -116,6 +116,35 @@ SLOW_REPLY = """(() => {
 })();"""
 
 
+SLOW_CLOSE = """(() => {
+    const send = window.fetch.bind(window);
+    const wait = () => new Promise((done) => setTimeout(done, 1000));
+    window.fetch = async (...asked) => {
+        const answer = await send(...asked);
+        if (!String(asked[0]?.url ?? asked[0]).includes("/queue/data")) return answer;
+        const slow = new TransformStream({
+            async transform(text, out) {
+                const at = text.indexOf('data: {"msg":"close_stream"');
+                if (at < 0) return out.enqueue(text);
+                if (at) out.enqueue(text.slice(0, at));
+                await wait();
+                out.enqueue(text.slice(at));
+                window.closings = (window.closings || 0) + 1;
+            },
+        });
+        const body = answer.body.pipeThrough(new TextDecoderStream()).pipeThrough(slow).pipeThrough(new TextEncoderStream());
+        return new Response(body, {status: answer.status, headers: answer.headers});
+    };
+})();"""
+
+
+def close_late(page: Page) -> None:
+    """Open the page anew so that it hears late that the server has closed a stream of answers."""
+    page.add_init_script(SLOW_CLOSE)
+    page.reload()
+    wait_usable(page)
+
+
 def reply_late(page: Page, begins: str) -> Callable[[], None]:
     """Open the page anew so that the reply to the first event whose request begins so comes late; what is given waits until it has come
     and its answer is drawn."""

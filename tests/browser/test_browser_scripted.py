@@ -7,8 +7,10 @@ from collections.abc import Callable
 
 import pytest
 from driver import (
+    LONG_MS,
     choose_engine,
     choose_model,
+    close_late,
     column,
     differ,
     open_tab,
@@ -326,3 +328,12 @@ def test_an_edit_while_a_preset_fills_the_form_in_does_not_mix_old_and_new(visit
     expect(page.locator("#message [role=alert]")).to_contain_text("Not started. The form was still being filled in: press it again.")
     for index, kind in ((1, "int8"), (2, "nf4"), (3, "fp4")):
         expect(page.locator(f"#summary-{index}")).to_contain_text(f"Quantization {kind} instead of none")
+
+
+def test_no_answer_is_lost_where_the_server_closes_the_stream_of_answers_just_then(visit: Callable[..., Page]) -> None:
+    page = visit()
+    close_late(page)
+    for tokens in (9, 10, 11):  # each asks twice: how the form changes, and what to expect of it
+        set_number(page, "max-new-tokens", tokens)
+        expect(page.locator("#share")).to_contain_text(f"max_new_tokens={tokens}", timeout=LONG_MS)
+    assert page.evaluate("window.closings") > 0, "no stream was closed"
