@@ -4,17 +4,18 @@
 // each other, and so could answers: a whole list then stood over the one of the filter that was typed after it. Here each request waits until
 // the reply to the one before was read.
 //
-// All answers come in one stream, which the server closes as soon as it knows of no other event. An event that it learns of just then was
-// left without a stream where its reply was read before the word that closes it, and it waited for ever. Here that word is passed on only
-// while no event waits; else the stream goes on with a new connection.
+// All answers come in one stream, which the server closes as soon as it knows of no other event. An event that it learned of just then was
+// left without a stream where its reply was read before the word that closes it, and waited for ever. Here that word is passed on only while
+// no event waits, and no reply until it was read; else the stream goes on with a new connection. It is passed on after the end of the
+// connection, since the page cuts off what it closes, and a server that notices ends all events of that page.
 (() => {
   const LONGEST_MS = 5000; // a reply that never comes must not hold up all that follow
-  const READ_MS = 20; // for the page's own reading of the word that closes a stream
   const CLOSES = /^data: \{"msg":"close_stream"/;
   const ANSWERED = /^data: \{"msg":"process_completed","event_id":"(\w+)"/;
   const send = window.fetch.bind(window);
   const after = (ms) => new Promise((done) => setTimeout(done, ms));
   const waiting = new Set(); // ids of the events that were taken and are not answered
+  const early = new Set(); // ids of those whose answer came before the reply that tells their id
   let before = Promise.resolve();
   let closed = Promise.resolve();
   const next = (step) => {
@@ -27,31 +28,34 @@
     const reply = before.then(() => send(input, init)).then((answer) => closed.then(() => answer));
     next(async () => {
       const { event_id: id } = await (await reply).clone().json();
-      if (id) waiting.add(id);
+      if (id && !early.delete(id)) waiting.add(id);
       await after(0); // the page's own reading of it comes first
     });
     return reply;
   };
 
-  const close = async (word, writer) => {
+  // The page ends the request when it has read the word; no reply may reach it between the two.
+  const close = async (word, writer, signal) => {
     if (waiting.size) return false;
-    await writer.write(`${word}\n\n`);
-    closed = after(READ_MS);
+    const read = new Promise((done) => signal.addEventListener("abort", done));
+    closed = Promise.race([read, after(LONGEST_MS)]);
+    writer.write(`${word}\n\n`).catch(() => {});
     return true;
   };
 
   // True when the stream is over, false where it has to go on with another connection.
-  const pass = async (answer, writer) => {
+  const pass = async (answer, writer, signal) => {
     const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
-    for (let rest = ""; ; ) {
+    for (let rest = "", last = ""; ; ) {
       const { value, done } = await reader.read();
-      if (done) return true;
-      const words = (rest + value).split("\n\n");
+      if (done) return !last || next(() => close(last, writer, signal));
+      const words = value.includes("\n") ? (rest + value).split("\n\n") : [rest + value]; // a long one comes in many parts
       rest = words.pop();
       for (const word of words) {
-        waiting.delete(ANSWERED.exec(word)?.[1]);
-        if (CLOSES.test(word)) return next(() => close(word, writer));
-        await writer.write(`${word}\n\n`);
+        const answered = ANSWERED.exec(word)?.[1];
+        if (answered && !waiting.delete(answered)) early.add(answered);
+        if (CLOSES.test(word)) last = word;
+        else await writer.write(`${word}\n\n`);
       }
     }
   };
@@ -62,8 +66,8 @@
     const { readable, writable } = new TextEncoderStream();
     const writer = writable.getWriter();
     const go = async () => {
-      for (let answer = first; !(await pass(answer, writer)); ) answer = await send(request.clone());
-      await writer.close();
+      for (let answer = first; !(await pass(answer, writer, request.signal)); ) answer = await send(request.clone());
+      writer.close().catch(() => {});
     };
     go().catch((problem) => writer.abort(problem).catch(() => {}));
     return new Response(readable, { status: first.status, headers: first.headers });

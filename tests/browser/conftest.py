@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 
 import pytest
 
@@ -11,6 +11,7 @@ pytest.importorskip("playwright.sync_api", reason="playwright is not installed: 
 from driver import CHROMIUM_FLAGS, LONG_MS, Server, choose_engine, choose_model, chromium_path, close_without_errors, open_page
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+PAGES = pytest.StashKey[list[Page]]()
 expect.set_options(timeout=LONG_MS)  # models run beside the browsers: on two cores five seconds can pass before a page answers
 
 
@@ -31,10 +32,24 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failure says what its pages said besides what it looked at."""
+    report = yield
+    if report.failed:
+        for page in (page for page in item.stash.get(PAGES, []) if not page.is_closed()):
+            texts = [
+                text for text in page.locator("#message, #make-message, #sweep-message, #history-said").all_inner_texts() if text.strip()
+            ]
+            report.sections.append((page.url, "\n".join([*texts, *page.__dict__["console"][-20:]])))
+    return report
+
+
 @pytest.fixture
-def visit(server: Server, browser: Browser) -> Iterator[Callable[..., Page]]:
+def visit(server: Server, browser: Browser, request: pytest.FixtureRequest) -> Iterator[Callable[..., Page]]:
     """visit(width=400) opens the page as a new visitor; a script error on any page fails the test."""
     pages: list[Page] = []
+    request.node.stash[PAGES] = pages
 
     def make(**size: int) -> Page:
         pages.append(open_page(browser, server.url, **size))

@@ -84,6 +84,10 @@ def open_page(browser: Browser, url: str, width: int = 1440, height: int = 900) 
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.__dict__["errors"] = errors
+    said: list[str] = []
+    page.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
+    page.on("requestfailed", lambda request: said.append(f"failed: {request.url} {request.failure}"))
+    page.__dict__["console"] = said
     page.goto(url)
     wait_usable(page)
     return page
