@@ -53,7 +53,7 @@ def main() -> None:
     from playground.run.jobs import Jobs
     from playground.ui.api import answer_agents_in_json
     from playground.ui.first import FirstScripts
-    from playground.ui.page import build_page, calm_queue
+    from playground.ui.page import build_page, calm_queue, send_updates_whole
     from playground.ui.theme import look
 
     clear_leftovers()
@@ -63,6 +63,7 @@ def main() -> None:
     jobs = Jobs(store)
     page = build_page(jobs, store).queue(default_concurrency_limit=8, max_size=PAGES * 8)
     calm_queue(page)
+    send_updates_whole(page)
     try:
         _, url, _ = page.launch(
             server_name=options.host, server_port=options.port, share=options.share, quiet=True, prevent_thread_lock=True, ssr_mode=False,

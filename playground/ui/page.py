@@ -54,6 +54,20 @@ def calm_queue(blocks: gr.Blocks) -> None:
     queue.sleep_when_free = queue.progress_update_sleep_when_free = 0.02
 
 
+def send_updates_whole(blocks: gr.Blocks) -> None:
+    """Send each update that a generator yields whole. Gradio 6.31 sends what differs from the one before, and the page changes that one
+    with it in place, drawn or not: what is to be set once, such as a button that appears, was lost on a busy page."""
+    differences = blocks.handle_streaming_diffs
+
+    def handled(fn: Any, data: list[Any], session: str | None, run: str | None, final: bool, simple_format: bool = False) -> list[Any]:
+        differs = not (final or simple_format or session is None or run is None) and run in blocks.pending_diff_streams[session]
+        given = list(data)
+        sent = differences(fn, data, session, run, final, simple_format)
+        return [[["replace", [], new]] if differs and isinstance(new, dict) else old for old, new in zip(sent, given, strict=True)]
+
+    blocks.handle_streaming_diffs = handled
+
+
 def _header(app: App) -> None:
     strip = Strip(app.world.machine, app.jobs)
 

@@ -12,7 +12,7 @@ import pytest
 from playground.ui import handlers
 from playground.ui.events import edits
 from playground.ui.handlers import App
-from playground.ui.page import build_page
+from playground.ui.page import build_page, send_updates_whole
 from playground.ui.results import Shown
 
 ELSEWHERE = {"watch", "files"}  # streams that end each other, and files that are written beside what is shown
@@ -75,3 +75,17 @@ def test_a_stored_run_that_took_long_to_load_does_not_stand_over_what_was_asked_
         assert threads.submit(asyncio.run, shown()).result() == ["stored"]
         later = True
         assert threads.submit(asyncio.run, shown()).result() == []
+
+
+def test_an_update_that_a_generator_yields_is_sent_whole_and_a_text_as_what_it_adds():
+    with gr.Blocks() as blocks:
+        text, button = gr.HTML(), gr.Button()
+        blocks.load(lambda: None, None, [text, button])
+    send_updates_whole(blocks)
+    fn = next(iter(blocks.fns.values()))
+    once, then = gr.update(visible=True), gr.skip()
+    assert blocks.handle_streaming_diffs(fn, ["One", once], "page", "run", final=False) == ["One", once]
+    added = blocks.handle_streaming_diffs(fn, ["One, two", then], "page", "run", final=False)
+    assert added == [[["append", [], ", two"]], [["replace", [], then]]]
+    assert blocks.handle_streaming_diffs(fn, ["", ""], "page", "run", final=True) == ["One, two", then]
+    assert blocks.handle_streaming_diffs(fn, ["plain", then], None, None, final=False) == ["plain", then]
