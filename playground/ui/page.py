@@ -59,11 +59,13 @@ def send_updates_whole(blocks: gr.Blocks) -> None:
     with it in place, drawn or not: what is to be set once, such as a button that appears, was lost on a busy page."""
     differences = blocks.handle_streaming_diffs
 
-    def handled(fn: Any, data: list[Any], session: str | None, run: str | None, final: bool, simple_format: bool = False) -> list[Any]:
-        differs = not (final or simple_format or session is None or run is None) and run in blocks.pending_diff_streams[session]
+    def handled(
+        block_fn: Any, data: list[Any], session_hash: str | None, run: str | None, final: bool, simple_format: bool = False
+    ) -> list[Any]:
+        whole = final or simple_format or session_hash is None or run is None or run not in blocks.pending_diff_streams[session_hash]
         given = list(data)
-        sent = differences(fn, data, session, run, final, simple_format)
-        return [[["replace", [], new]] if differs and isinstance(new, dict) else old for old, new in zip(sent, given, strict=True)]
+        sent = differences(block_fn, data, session_hash, run, final, simple_format)
+        return [[["replace", [], new]] if not whole and isinstance(new, dict) else old for old, new in zip(sent, given, strict=True)]
 
     blocks.handle_streaming_diffs = handled
 

@@ -84,8 +84,8 @@ def test_an_update_that_a_generator_yields_is_sent_whole_and_a_text_as_what_it_a
     send_updates_whole(blocks)
     fn = next(iter(blocks.fns.values()))
     once, then = gr.update(visible=True), gr.skip()
-    assert blocks.handle_streaming_diffs(fn, ["One", once], "page", "run", final=False) == ["One", once]
-    added = blocks.handle_streaming_diffs(fn, ["One, two", then], "page", "run", final=False)
+    assert blocks.handle_streaming_diffs(fn, ["One", once], session_hash="page", run="run", final=False) == ["One", once]
+    added = blocks.handle_streaming_diffs(fn, ["One, two", then], session_hash="page", run="run", final=False)
     assert added == [[["append", [], ", two"]], [["replace", [], then]]]
-    assert blocks.handle_streaming_diffs(fn, ["", ""], "page", "run", final=True) == ["One, two", then]
-    assert blocks.handle_streaming_diffs(fn, ["plain", then], None, None, final=False) == ["plain", then]
+    assert blocks.handle_streaming_diffs(fn, ["", ""], session_hash="page", run="run", final=True) == ["One, two", then]
+    assert blocks.handle_streaming_diffs(fn, ["plain", then], session_hash=None, run=None, final=False) == ["plain", then]
