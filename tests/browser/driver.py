@@ -142,19 +142,22 @@ SLOW_CLOSE = """(() => {
 })();"""
 
 
-def close_late(page: Page) -> None:
-    """Open the page anew so that it hears late that the server has closed a stream of answers."""
-    page.add_init_script(SLOW_CLOSE)
+def open_with(page: Page, script: str) -> None:
+    """Open the page anew with a script that runs before all of its own."""
+    page.add_init_script(script)
     page.reload()
     wait_usable(page)
+
+
+def close_late(page: Page) -> None:
+    """Open the page anew so that it hears late that the server has closed a stream of answers."""
+    open_with(page, SLOW_CLOSE)
 
 
 def reply_late(page: Page, begins: str) -> Callable[[], None]:
     """Open the page anew so that the reply to the first event whose request begins so comes late; what is given waits until it has come
     and its answer is drawn."""
-    page.add_init_script(SLOW_REPLY.replace("BEGINS", json.dumps(begins)))
-    page.reload()
-    wait_usable(page)
+    open_with(page, SLOW_REPLY.replace("BEGINS", json.dumps(begins)))
 
     def answered() -> None:
         page.wait_for_function("window.slowDone")

@@ -18,6 +18,7 @@ from driver import (
     differ,
     open_page,
     open_tab,
+    open_with,
     set_number,
     set_text,
     wait_usable,
@@ -206,9 +207,7 @@ def timed(page: Page, selector: str, look: str) -> float:
 
 def test_the_page_can_be_used_while_a_sweep_goes_on(visit: Callable[..., Page], capsys: pytest.CaptureFixture[str]) -> None:
     page = visit()
-    page.add_init_script(OWN_FRAMES)
-    page.reload()
-    wait_usable(page)
+    open_with(page, OWN_FRAMES)
     start(page, "script:step_ms=20,prefill_ms=1,weights_mb=5", "Output tokens", "400, 401")
     expect(phase(page)).to_contain_text("Running", timeout=LONG_MS)
     names = ("history", "explore", "compare", "sweep") * 3
