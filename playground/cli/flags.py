@@ -18,7 +18,7 @@ from pathlib import Path
 from playground.core.machine import Machine
 from playground.core.plan import Techniques, engine_defaults, knob_index, parse_knobs, vary
 from playground.core.problem import Problem
-from playground.core.spec import EVALUATIONS, NARROWING, PROTOCOLS, Protocol, RunSpec, Workload
+from playground.core.spec import EVALUATIONS, NAMED_FIELDS, NARROWING, PROTOCOLS, Protocol, RunSpec, Workload
 from playground.core.usual import objection, told, usual_engine
 from playground.engines import engines
 from playground.models.resolve import peek
@@ -88,7 +88,7 @@ def overridden(spec: RunSpec, args: argparse.Namespace, known: Techniques) -> Ru
         label=stale[0] if stale else spec.label,
         knobs={**spec.knobs, **changed},
         workload=dataclasses.replace(spec.workload, **work),
-        protocol=_protocol(PROTOCOLS.get(args.protocol, spec.protocol), args),
+        protocol=_protocol(spec.protocol, args),
         **fields,
     )
 
@@ -96,7 +96,8 @@ def overridden(spec: RunSpec, args: argparse.Namespace, known: Techniques) -> Ru
 def _protocol(protocol: Protocol, args: argparse.Namespace) -> Protocol:
     """`protocol` with what the flags say."""
     names = ("warmups", "repeats", "rounds", "evaluation", "price_per_hour", "energy", "quality", "profile")
-    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    given = {name: getattr(PROTOCOLS[args.protocol], name) for name in NAMED_FIELDS} if args.protocol else {}
+    given |= {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     if args.evaluation_text:
         try:
             given["text"] = args.evaluation_text.read_text(encoding="utf-8")

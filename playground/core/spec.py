@@ -155,6 +155,7 @@ PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
         "careful": Protocol(3, 10, rounds=2, evaluation="full"),
     }
 )
+NAMED_FIELDS = ("warmups", "repeats", "rounds", "evaluation")  # what these names stand for; the rest of a protocol stays as it is
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,7 @@ class Footprint:
     off the device and come to it for each pass, as `away_layers` counts them. `in_blocks`: linear layers keep the blocks of a GGUF file,
     which are those of `linear_bits` where the model's facts do not name its own (GGUF_BITS). `speculated`: a step checks proposed tokens,
     and nobody knows before how many of them it will keep. `scheduled`: requests come over time, and nobody knows which share a step.
+    `product_dtype`: torch's name of the format in which linear layers multiply, which need not be that of their weights.
     """
 
     weight_bits: float = 32.0
@@ -99,6 +100,7 @@ class Footprint:
     in_blocks: bool = False
     speculated: bool = False
     scheduled: bool = False
+    product_dtype: str = "float32"
 
     @property
     def bits_of_linear(self) -> float:

@@ -21,7 +21,8 @@ from playground.measure.timing import SCHEDULED
 from playground.measure.trace import Trace
 from playground.measure.values import Missing, Value
 from playground.results.expectations import expectations
-from playground.results.verdict import prefill_reason, seen, verdict
+from playground.results.seen import seen
+from playground.results.verdict import prefill_reason, verdict
 
 # What is predicted, the metric that measures it, and the unit.
 PREDICTED = {

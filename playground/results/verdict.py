@@ -1,7 +1,7 @@
 """What decided a run's speed, and why it differs from the baseline's: one sentence with the run's own numbers.
 
 Pure. On a GPU the profile says whether kernels or their launches decide; on a CPU, and without a profile, the cost of a launch does. Of
-memory and arithmetic that one decides which needs more of the time at the device's best. Example::
+memory, arithmetic and the link to offloaded weights that one decides which needs most of the time at its best. Example::
 
     verdict(seen(trace, values), seen(baseline, baseline_values))["bottleneck"]   # "launch"
 """
@@ -9,79 +9,28 @@ memory and arithmetic that one decides which needs more of the time at the devic
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from playground.core.events import Ceilings
-from playground.measure import efficiency
 from playground.measure.roofline import Work, launching_s, memory_rate
 from playground.measure.timing import SCHEDULED
-from playground.measure.trace import Trace
-from playground.measure.values import Missing, Value
 from playground.results.numbers import NO_DIFFERENCE, digits, shown
+from playground.results.seen import Seen
 from playground.results.trend import CLOSE, Trend, trend
 
 BUSY = 0.5  # where kernels run for less than this share of a step, their launches decide
 EXPLAINS = 0.25  # a resource that needs less than this share of the kernels' time at its best does not explain it
 SIMILAR = 0.05  # amounts closer than this are "the same"
-DECIDES = {"launch": "the launches decide", "memory": "memory traffic decides", "compute": "arithmetic decides"}
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What a verdict rests on. `token`: the inter-token latency with its interval; `step_s`: of a mean step, which gives each row
-    `row_tokens` tokens: more than one where it checks proposed tokens; `busy`: share of a step in which a kernel runs, None without kernels
-    or profile; `kernels`: of a step; `decode`, `prefill`: work of the mean step and prefill, None where the config does not tell; `reason`:
-    what a verdict lacks."""
-
-    name: str
-    device: str
-    rows: int
-    token: Value
-    step_s: float | None
-    ttft_s: float | None
-    prefill_tokens: int
-    decode: Work | None
-    prefill: Work | None
-    busy: float | None
-    kernels: float | None
-    ceilings: Ceilings | None
-    reason: str
-    row_tokens: float = 1.0
-
-
-def seen(trace: Trace, values: Mapping[str, Value]) -> Seen:
-    """From a run's trace and its metrics."""
-    found, first = efficiency.decode_step(trace), efficiency.prefill(trace)
-    seconds = efficiency.step_s(trace.timed)
-    largest = max((batch for item in trace.timed for batch in item.batches), key=lambda batch: len(batch.rows), default=None)
-    device = str(trace.model.get("device") or (trace.profile.device if trace.profile else ""))
-    return Seen(
-        name=trace.spec.label or "This run",
-        device=device,
-        rows=len(largest.rows) if largest else 0,
-        token=values["itl_s"],
-        step_s=None if isinstance(seconds, Missing) else seconds,
-        ttft_s=values["ttft_s"].value,
-        prefill_tokens=max(row.prompt_tokens for row in largest.rows) * len(largest.rows) if largest else 0,
-        decode=None if isinstance(found, Missing) else found[0],
-        prefill=None if isinstance(first, Missing) else first[0],
-        busy=values["gpu_busy"].value,
-        kernels=trace.profile.kernels if trace.profile else None,
-        ceilings=trace.ceilings,
-        reason=SCHEDULED.reason if seconds is SCHEDULED else _lacks(trace, values, found),
-        row_tokens=efficiency.tokens_a_step(trace),
-    )
-
-
-def _lacks(trace: Trace, values: Mapping[str, Value], found: object) -> str:
-    no_profile = values["gpu_busy"].reason or "" if trace.profile is None or trace.profile.reason else ""
-    if trace.ceilings is None:
-        return " and ".join(filter(None, (no_profile, "the device's ceilings were not measured")))
-    return found.reason if isinstance(found, Missing) else no_profile
+DECIDES = {
+    "launch": "the launches decide",
+    "memory": "memory traffic decides",
+    "compute": "arithmetic decides",
+    "communication": "their transfer decides",
+}
 
 
 def verdict(run: Seen, baseline: Seen | None) -> dict[str, str]:
-    """bottleneck and prefill: launch, memory, compute or unknown; sentence: why, with numbers, and against the baseline where given."""
+    """bottleneck and prefill: launch, memory, compute, communication or unknown; sentence: why, with numbers, against the baseline where
+    given."""
     if run.step_s is None:
         no_step = "no decode step was timed" if run.rows else "no timed pass was completed"
         no_step = run.reason if run.reason == SCHEDULED.reason else no_step
@@ -98,16 +47,17 @@ def verdict(run: Seen, baseline: Seen | None) -> dict[str, str]:
 
 def bottleneck(run: Seen) -> str:
     """Of a decode step. Memory or arithmetic is named only where it explains a quarter of the time in which kernels run."""
+    shares = needs(run)
     if run.busy is None:
-        return _decided(needs(run))
-    return _decided({**needs(run), "launch": 1 - run.busy}, profiled=True)
+        return _decided(shares)
+    return _decided({**shares, "launch": max(1 - run.busy - shares.get("communication", 0.0), 0.0)}, profiled=True)
 
 
 def prefill_bottleneck(run: Seen, decode: str) -> str:
     """Of the prefill, which is not profiled. Where launches decide a step, its time tells what the host takes for each kernel."""
     if run.ttft_s is None or run.prefill is None or run.ceilings is None:
         return "unknown"
-    shares = _needs(run.prefill, run.ceilings, run.ttft_s)
+    shares = _needs(run, run.prefill, run.ceilings, run.ttft_s)
     if decode == "launch" and run.busy is not None and run.decode and run.step_s and not run.decode.captured:
         shares["launch"] = run.step_s * run.prefill.launches / run.decode.launches / run.ttft_s
     return _decided(shares)
@@ -126,12 +76,14 @@ def prefill_reason(run: Seen, baseline: Seen) -> str:
 
 
 def needs(run: Seen) -> dict[str, float]:
-    """The share of a step that memory traffic, arithmetic and launches need at the device's best; empty where that is not known."""
-    return _needs(run.decode, run.ceilings, run.step_s) if run.decode and run.ceilings and run.step_s else {}
+    """The share of a step that memory traffic, arithmetic, launches and, where weights are offloaded, fetching them need at the device's
+    best; empty where that is not known."""
+    return _needs(run, run.decode, run.ceilings, run.step_s) if run.decode and run.ceilings and run.step_s else {}
 
 
-def _needs(work: Work, ceilings: Ceilings, seconds: float) -> dict[str, float]:
+def _needs(run: Seen, work: Work, ceilings: Ceilings, seconds: float) -> dict[str, float]:
     return {
+        **({"communication": run.link_s / seconds} if run.link_s else {}),
         "memory": work.bytes / memory_rate(work, ceilings) / seconds,
         "compute": work.operations / ceilings.matmul_flops / seconds,
         "launch": launching_s(work, ceilings) / seconds,
@@ -211,6 +163,9 @@ def _state(run: Seen, baseline: Seen | None, kind: str) -> str:
     if kind == "launch" and run.decode:
         what = "calling" if run.device == "cpu" else "launching"
         return f"{what} about {run.decode.launches:,.0f} {_calls(run)} takes an estimated {_percent(shares['launch'])} of a step's {step}"
+    if kind == "communication":
+        fetched = f"fetching {shown(run.away_bytes, 'B')} of offloaded weights"
+        return f"{fetched} takes an estimated {_percent(shares['communication'])} of a step's {step}"
     if kind == "memory" and run.decode:
         moved = f"a step's {shown(run.decode.bytes, 'B')} in {step}"
         return f"{moved} are {_percent(shares['memory'])} of the rate of {_best_rate(run.decode, run)}"

@@ -33,7 +33,7 @@ from playground.core.events import (
     Warned,
 )
 from playground.core.machine import Machine
-from playground.core.plan import Plan, footprint_of
+from playground.core.plan import Plan, Techniques, footprint_of
 from playground.core.problem import Problem
 from playground.measure.ceilings import device_key, known_ceilings, measure_ceilings
 from playground.measure.energy import EnergyMeter, energy_window
@@ -161,16 +161,18 @@ class _Run(Passes):
 
     def _footprint(self) -> dict[str, Any]:
         """What this engine changes of the footprint that the techniques give: kept with the run, so that who plays it needs no engine."""
-        known = {technique.name: technique for technique in self.plan.techniques}
         kinds = (None, type(self.engine))
-        plain, own = (dataclasses.asdict(footprint_of(self.plan.spec, known, kind, self.plan.device)) for kind in kinds)
+        plain, own = (dataclasses.asdict(footprint_of(self.plan.spec, self._by_name(), kind, self.plan.device)) for kind in kinds)
         return {name: value for name, value in own.items() if value != plain[name]}
+
+    def _by_name(self) -> Techniques:
+        return {technique.name: technique for technique in self.plan.techniques}
 
     def _ceilings(self, machine: Machine, known: Mapping[str, Mapping[str, Any]]) -> None:
         """What the device can do at best: as it was measured before, else measured now. Only for engines that compute with torch here."""
-        dtype = self.engine.facts.get("dtype")
-        if dtype is None:
+        if self.engine.facts.get("dtype") is None:
             return
+        dtype = footprint_of(self.plan.spec, self._by_name()).product_dtype
         found = known_ceilings(known, device_key(machine, self.plan.device, dtype))
         if found is not None:
             self.emit(dataclasses.replace(found, t_ns=time.perf_counter_ns()))

@@ -26,7 +26,6 @@ from playground.models.adapter import adapter_numbers
 from playground.models.model import ModelFacts
 from playground.models.resolve import peek
 from playground.results.numbers import shown
-from playground.techniques.precision import DTYPES
 
 FactsOf = Callable[[str], ModelFacts | None]  # of a model's name, None while nothing is known
 CHARACTERS_PER_TOKEN = 4
@@ -91,9 +90,10 @@ def prediction_of(spec: RunSpec, facts: ModelFacts | None, techniques: Technique
         return None
 
 
-def ceilings_of(spec: RunSpec, machine: Machine, known: Mapping[str, Mapping[str, Any]]) -> Ceilings | None:
-    """What was measured (`known`, as the store has it) of the device and number format that a complete spec uses; None for nothing."""
-    dtype = DTYPES.get(str(spec.knobs.get("precision")), "")
+def ceilings_of(spec: RunSpec, techniques: Techniques, machine: Machine, known: Mapping[str, Mapping[str, Any]]) -> Ceilings | None:
+    """What was measured (`known`, as the store has it) of the device and the number format that a complete spec multiplies in; None for
+    nothing."""
+    dtype = footprint_of(spec, techniques).product_dtype
     return known_ceilings(known, device_key(machine, machine.resolve(spec.device), dtype))
 
 
@@ -104,7 +104,8 @@ def foreseen(
     Asks no hub."""
     facts = functools.cache(functools.partial(peek, ask_hub=False))
     found = {
-        number: prediction_of(spec, facts(spec.model), techniques, ceilings_of(spec, machine, known)) for number, spec in specs.items()
+        number: prediction_of(spec, facts(spec.model), techniques, ceilings_of(spec, techniques, machine, known))
+        for number, spec in specs.items()
     }
     return {number: vars(prediction) for number, prediction in found.items() if prediction}
 

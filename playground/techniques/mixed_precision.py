@@ -102,6 +102,7 @@ class MixedPrecision(Technique):
             linear_kernels=footprint.linear_kernels + 1,
             unpack_kernels=1.0,
             layer_kernels=footprint.layer_kernels + 8,
+            product_dtype=DTYPES[str(knobs["autocast"])],
         )
 
     def for_transformers(self, knobs: Knobs, setup: TransformersSetup) -> None:

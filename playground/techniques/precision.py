@@ -51,9 +51,9 @@ class Precision(Technique):
         return {"weights_bytes": effect, "kv_cache_bytes": effect, "itl_s": effect, "ttft_s": effect}
 
     def footprint(self, knobs: Knobs, footprint: Footprint) -> Footprint:
-        """Weights and KV cache in this format."""
-        bits = BITS[str(knobs["precision"])]
-        return replace(footprint, weight_bits=bits, kv_bits=bits)
+        """Weights, KV cache and products in this format."""
+        kind = str(knobs["precision"])
+        return replace(footprint, weight_bits=BITS[kind], kv_bits=BITS[kind], product_dtype=DTYPES[kind])
 
     def for_transformers(self, knobs: Knobs, setup: TransformersSetup) -> None:
         """Load in this dtype."""

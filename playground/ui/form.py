@@ -16,7 +16,7 @@ from typing import Any
 from playground.core.knobs import KnobValue
 from playground.core.plan import NONE, SPEC_FIELDS, Techniques, chosen, complete, describe, full_knobs, knob_index, vary
 from playground.core.problem import Problem
-from playground.core.spec import DEFAULT_MODEL, DEFAULT_PROMPT, PROTOCOLS, Protocol, RunSpec, Workload
+from playground.core.spec import DEFAULT_MODEL, DEFAULT_PROMPT, NAMED_FIELDS, PROTOCOLS, Protocol, RunSpec, Workload
 from playground.engines.replay import ReplayEngine
 from playground.results import drawing
 from playground.ui.availability import World
@@ -24,7 +24,6 @@ from playground.ui.availability import World
 LINE_BREAK = "⏎"
 LETTERS = drawing.LETTERS[:4]  # of as many columns as the page has
 CUSTOM = "custom"
-NAMED_FIELDS = ("warmups", "repeats", "rounds", "evaluation")
 FIELD_LABELS = {"model": "Model", "engine": "Engine", "device": "Device"}
 
 

@@ -213,9 +213,9 @@ def estimate(app: App, draft: Draft) -> str:
         specs = specs_of(draft, app.world)
     except Problem as problem:
         return f'<div class="estimate"><p class="quiet">No memory estimate: {escape(problem.message)}</p></div>'
-    names, machine = column_names(specs), probe()
-    speed = speed_html(specs, names, app.facts.of, app.world.techniques, ceilings_of(app.store, machine, specs))
-    return estimate_html(specs, names, app.facts.of, app.world.techniques, machine) + speed
+    names, machine, known = column_names(specs), probe(), app.world.techniques
+    speed = speed_html(specs, names, app.facts.of, known, ceilings_of(app.store, known, machine, specs))
+    return estimate_html(specs, names, app.facts.of, known, machine) + speed
 
 
 def known_models(app: App, draft: Draft) -> list[str]:

@@ -2,7 +2,7 @@
 
 Pure HTML. It needs the limits of this machine, which the first run measures and the store keeps. Example::
 
-    speed_html(specs, names, facts_of, techniques(), ceilings_of(store, machine, specs))
+    speed_html(specs, names, facts_of, techniques(), ceilings_of(store, techniques(), machine, specs))
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from playground.ui.strings import SPEED_UNKNOWN
 from playground.ui.text import escape
 
 
-def ceilings_of(store: Store, machine: Machine, specs: Sequence[RunSpec]) -> list[Ceilings | None]:
+def ceilings_of(store: Store, techniques: Techniques, machine: Machine, specs: Sequence[RunSpec]) -> list[Ceilings | None]:
     """For each spec what was measured of the device and number format that it uses; None where nothing was, or it cannot be read."""
     try:
         known = store.ceilings()
     except Problem:  # a store that cannot be read costs the prediction, not the form
         known = {}
-    return [forecast.ceilings_of(spec, machine, known) for spec in specs]
+    return [forecast.ceilings_of(spec, techniques, machine, known) for spec in specs]
 
 
 def speed_html(

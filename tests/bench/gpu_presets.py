@@ -38,7 +38,11 @@ RUNS = {
     "llama-3.1-8b-prefix-cache": f"prefix-cache {EIGHT} {FEW}",
     "llama-3.2-1b-mixed-precision": f"mixed-precision --model shape:llama-3.2-1b --prompt-tokens 2048 {FEW}",
     "llama-3.1-8b-graph-pruning": f"pruning {EIGHT} --engine graph {FEW}",
-    "llama-3.1-8b-graph-quantization": f"quantization --model shape:llama-3.1-8b --engine graph {FEW}",
+    "llama-3.1-8b-graph-quantization": "--model shape:llama-3.1-8b --set precision=fp16 --engine graph "
+    f"--variant quantization=int8,int8_threshold=0 --variant quantization=nf4 --variant quantization=fp4 {FEW} "
+    "--title 'Captured steps: bitsandbytes'",
+    "llama-3.1-8b-graph-fusion": f"{EIGHT} --engine graph --set fusion=off --variant fusion=compile --variant batch_size=8 "
+    f"--variant fusion=compile,batch_size=8 {FEW} --title 'Captured steps: fused or not'",
     "llama-3.2-1b-adapters": f"{ONE} --engine transformers --variant adapter=random:8 --variant adapter=random:8,adapter_mode=unmerged "
     f"--variant adapter=random:8,adapter_mode=unmerged,quantization=nf4 {FEW} --title 'Adapters: merged, beside the weights, over 4 bits'",
     "llama-3.2-1b-hardware": f"{ONE} --engine transformers --max-new-tokens 16 --variant device=cpu {FEW} --title 'Hardware: GPU or CPU'",

@@ -368,3 +368,11 @@ def test_a_sweep_takes_the_usual_engine_where_it_can_run_every_cell(
         plan = wanted_sweep(parser().parse_args(["sweep", *flags]))
         assert {spec.engine for spec in plan.specs} == {engine}
     assert "Engine transformers, not graph: KV cache:" in capsys.readouterr().err
+
+
+def test_a_named_protocol_leaves_the_text_that_an_experiment_is_scored_on(tmp_path: Path) -> None:
+    path = tmp_path / "own.toml"
+    path.write_text('title = "Own"\n[baseline.protocol]\ntext = "Pages of a logbook."\nprice_per_hour = 2.5\n')
+    protocol = wanted(parser().parse_args(["run", str(path), "--protocol", "careful", "--repeats", "4"])).specs[0].protocol
+    assert (protocol.warmups, protocol.repeats, protocol.rounds, protocol.evaluation) == (3, 4, 2, "full")
+    assert (protocol.text, protocol.price_per_hour) == ("Pages of a logbook.", 2.5)

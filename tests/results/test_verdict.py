@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 from whole_runs import LLAMA_8B, SMOLLM2_135M, cpu, document, run, verdict
 
-from playground.core.events import BatchStart, Ceilings, Profile, Tick
+from playground.core.events import BatchStart, Ceilings, Counts, Profile, Tick
 
 FP16 = run("fp16", step_ms=10.7, precision="fp16", kernels=740, kernel_ms=1.0)
 BF16 = run("bf16", step_ms=9.73, kernels=740, kernel_ms=1.0)
@@ -265,3 +265,22 @@ def test_launches_are_not_blamed_while_kernels_run_most_of_the_time():
     found = verdict(run("slow kernels", step_ms=40, kernels=700, kernel_ms=26))
     assert found["bottleneck"] == "unknown"
     assert "kernels run for 65 % of a step" in found["sentence"]
+
+
+def test_offloaded_weights_are_named_where_fetching_them_takes_the_time():
+    """As on an H200, 1B shape, half of the layers in host memory: 973 MB at 8.52 GB/s are 114 ms, in which no kernel runs."""
+    spec, events = run("in host memory", step_ms=154, ttft_ms=152, kernels=680, kernel_ms=1.9, offload="cpu", offload_share=0.5)
+    moved = Counts(0, {"offloaded_bytes": 973e6, "link_bytes_per_s": 8.52e9})
+    found = verdict((spec, [*events[:-1], moved, events[-1]]), BF16)
+    assert (found["bottleneck"], found["prefill"]) == ("communication", "communication")
+    assert found["sentence"] == (
+        "in host memory moves 39 % more bytes a step, and fetching 973 MB of offloaded weights takes an estimated 74 % of a step's 154 ms, "
+        "so their transfer decides and a step takes 154 ms instead of 9.73 ms."
+    )
+
+
+def test_a_fast_link_leaves_the_launches_to_decide():
+    spec, events = run("in host memory", step_ms=20, kernels=680, kernel_ms=1.9, offload="cpu", offload_share=0.5)
+    moved = Counts(0, {"offloaded_bytes": 973e6, "link_bytes_per_s": 400e9})  # 2.4 ms of 20
+    found = verdict((spec, [*events[:-1], moved, events[-1]]), BF16)
+    assert found["bottleneck"] == "launch"

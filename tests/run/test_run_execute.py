@@ -290,6 +290,15 @@ def test_known_ceilings_are_told_again_and_unknown_ones_are_measured(script):
     assert not of(Ceilings, run(script()))  # the scripted engine computes nothing
 
 
+def test_arithmetic_is_held_against_the_format_that_products_are_in(script):
+    class Torch(FakeEngine):
+        def load(self, plan, emit):
+            return {**super().load(plan, emit), "dtype": "float32"}
+
+    spec = script(knobs={"precision": "fp32", "autocast": "bf16"})
+    assert of(Ceilings, run(spec, Torch()))[0].dtype == "bfloat16"
+
+
 def test_stop_between_two_steps_ends_the_pass_there(script):
     count = iter(range(1000))
     events = run(script(max_new_tokens=100), cancelled=lambda: next(count) > 20)

@@ -12,7 +12,7 @@ from playground.core.spec import RunSpec, Workload
 from playground.engines import engines
 from playground.measure.ceilings import device_key
 from playground.models.model import ModelFacts
-from playground.run.forecast import estimate_of, foreseen, prediction_of
+from playground.run.forecast import ceilings_of, estimate_of, foreseen, prediction_of
 from playground.techniques import techniques
 
 FACTS = ModelFacts(
@@ -101,4 +101,6 @@ def test_runs_that_have_not_begun_are_foreseen_where_device_and_model_are_known(
     }
     found = foreseen(specs, techniques(), machine, known)
     assert set(found) == {3, 5}
+    assert ceilings_of(tiny, techniques(), machine, known).matmul_flops == 1e11
+    assert ceilings_of(tiny.replace(knobs={**tiny.knobs, "autocast": "bf16"}), techniques(), machine, known) is None
     assert found[5]["ttft_s"] > 2 * found[3]["ttft_s"] > 0

@@ -294,10 +294,10 @@ def test_speed_is_predicted_where_the_machine_was_measured_and_asked_for_where_n
     specs = [complete(RunSpec(knobs={"precision": precision}), known) for precision in ("fp32", "bf16")]
     facts = ModelFacts("tiny", "shape", LLAMA)
     store = Store(tmp_path / "results.sqlite")
-    assert ceilings_of(store, MACHINE, specs) == [None, None]
+    assert ceilings_of(store, known, MACHINE, specs) == [None, None]
     assert SPEED_UNKNOWN in speed_html(specs, ["A", "B"], lambda name: facts, known, [None, None])
     store.keep_ceilings(limits(specs[0]))
-    found = ceilings_of(store, MACHINE, specs)
+    found = ceilings_of(store, known, MACHINE, specs)
     assert found[0] == limits(specs[0])
     assert found[1] is None
     html = speed_html(specs, ["A", EVIL], lambda name: facts, known, found)
