@@ -128,16 +128,20 @@ def launching_s(work: Work, ceilings: Ceilings) -> float:
     return work.launches * ceilings.launch_s * HOST_LAUNCHES[ceilings.device]
 
 
-def predict_run(config: Mapping[str, Any], footprint: Footprint, ceilings: Ceilings, prompt_tokens: int, new_tokens: int) -> Prediction:
-    """One batch of `footprint.rows` rows: a prefill, then new_tokens - 1 decode steps. Errors as `decode_work`."""
+def predict_run(
+    config: Mapping[str, Any], footprint: Footprint, ceilings: Ceilings, prompt_tokens: int, new_tokens: int, link_s: float = 0.0
+) -> Prediction:
+    """One batch of `footprint.rows` rows: a prefill, then new_tokens - 1 decode steps. `link_s`: for which each of them waits until the
+    weights that are kept off the device have come, on top. Errors as `decode_work`."""
     allocated = tokens_allocated(footprint, prompt_tokens + new_tokens)
     step = predict(decode_work(config, footprint, middle(prompt_tokens, new_tokens), allocated), ceilings)
     prefill = predict(prefill_work(config, footprint, prompt_tokens), ceilings)
     memory = estimate(config, footprint, prompt_tokens, new_tokens)
+    step_s, ttft_s = step.seconds + link_s, prefill.seconds + link_s
     return Prediction(
-        step_s=step.seconds,
-        ttft_s=prefill.seconds,
-        output_tokens_per_s=footprint.rows * new_tokens / (prefill.seconds + (new_tokens - 1) * step.seconds),
+        step_s=step_s,
+        ttft_s=ttft_s,
+        output_tokens_per_s=footprint.rows * new_tokens / (ttft_s + (new_tokens - 1) * step_s),
         weights_bytes=memory.weights_bytes,
         kv_cache_bytes=memory.kv_cache_bytes,
         decode_bound=step.bound,

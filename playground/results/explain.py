@@ -84,7 +84,7 @@ def _prediction(run: Measured) -> tuple[dict[str, dict[str, Any]], str]:
         if trace.ceilings is None:
             predicted, reason = estimate(config, footprint, *size), "times are not predicted: the device's ceilings were not measured"
         else:
-            predicted = predict_run(config, footprint, trace.ceilings, *size)
+            predicted = predict_run(config, footprint, trace.ceilings, *size, link_s=run.values["predicted_offload_s"].value or 0.0)
     except Problem as problem:
         return {}, problem.message
     pairs = {name: (getattr(predicted, name, None), run.values[metric].value) for name, (metric, _) in PREDICTED.items()}

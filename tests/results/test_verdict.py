@@ -284,3 +284,12 @@ def test_a_fast_link_leaves_the_launches_to_decide():
     moved = Counts(0, {"offloaded_bytes": 973e6, "link_bytes_per_s": 400e9})  # 2.4 ms of 20
     found = verdict((spec, [*events[:-1], moved, events[-1]]), BF16)
     assert found["bottleneck"] == "launch"
+
+
+def test_the_prediction_counts_the_wait_for_offloaded_weights():
+    spec, events = run("in host memory", step_ms=154, ttft_ms=152, kernels=680, kernel_ms=1.9, offload="cpu", offload_share=0.5)
+    moved = Counts(0, {"offloaded_bytes": 973e6, "link_bytes_per_s": 8.52e9})
+    without = document((spec, events))["prediction"]
+    found = document((spec, [*events[:-1], moved, events[-1]]))["prediction"]
+    for name in ("step_s", "ttft_s"):
+        assert found[name]["predicted"] - without[name]["predicted"] == pytest.approx(0.1142, rel=1e-3)
