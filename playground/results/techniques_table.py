@@ -102,7 +102,7 @@ def _effects(techniques: Techniques, recorded: Iterable[Recording]) -> dict[str,
     for recording in recorded:
         if recording.sweep:  # its first run is no baseline of the others
             continue
-        lines: dict[str, list[str]] = {}
+        lines: dict[tuple[str, str], list[str]] = {}
         runs = list(zip(recording.specs, recording.events, strict=True))
         for number, (spec, events) in enumerate(runs):
             pairs = ((other, technique) for other in runs[:number] if (technique := _alone(spec, other[0], techniques)))
@@ -110,12 +110,10 @@ def _effects(techniques: Techniques, recorded: Iterable[Recording]) -> dict[str,
             if before and technique:
                 text = _effect(result(spec, events, before), result(*before), technique, techniques)
                 against = "" if before is runs[0] else f", against {before[0].label}"
-                lines.setdefault(technique.name, []).append(text + against)
-        first = recording.specs[0]
-        for name, texts in lines.items():
-            found.setdefault(name, []).append(
-                f"{'; '.join(texts)} ({first.model.removeprefix('shape:')}, {first.engine}, {recording.machine}, {recording.date})"
-            )
+                lines.setdefault((technique.name, spec.engine), []).append(text + against)
+        model = recording.specs[0].model.removeprefix("shape:")
+        for (name, engine), texts in lines.items():
+            found.setdefault(name, []).append(f"{'; '.join(texts)} ({model}, {engine}, {recording.machine}, {recording.date})")
     return found
 
 

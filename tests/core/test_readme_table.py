@@ -68,6 +68,7 @@ def test_a_variant_that_differs_in_two_techniques_is_held_against_the_first_that
 def test_a_variant_in_another_engine_shows_the_effect_of_no_technique() -> None:
     found = rows(read(find("h200-llama-3.2-1b-launch-bound")))  # bf16 and nf4 in transformers, bf16 and int4 in graph
     assert {title for title, row in found.items() if row[5]} == {"Quantization", "Weight-only quantization"}
+    assert found["Weight-only quantization"][5].endswith("(llama-3.2-1b, graph, NVIDIA H200, 2026-11-23)"), "the engine of both"
     assert found["Weight-only quantization"][5].startswith("int4: ")
 
 
