@@ -70,6 +70,17 @@ def chosen(knobs: Mapping[str, Any], techniques: Techniques, defaults: Mapping[s
     return {name: value for name, value in knobs.items() if value != usual.get(name)}
 
 
+def idle_knobs(full: Mapping[str, Any], techniques: Techniques) -> set[str]:
+    """Names of the knobs that have no effect beside the others; `full`: a value for every knob."""
+    return {name for technique in techniques.values() for name in technique.irrelevant(full)}
+
+
+def relevant(knobs: Mapping[str, Any], techniques: Techniques, defaults: Mapping[str, KnobValue] = NONE) -> dict[str, Any]:
+    """`knobs` without those that have no effect beside the others."""
+    idle = idle_knobs(full_knobs(knobs, techniques, defaults), techniques)
+    return {name: value for name, value in knobs.items() if name not in idle}
+
+
 def engine_defaults(engines: Mapping[str, type[Engine]], machine: Machine) -> Defaults:
     """What each spec's engine gives the knobs that the spec does not name, on this machine; nothing for an unknown engine."""
 
@@ -172,7 +183,7 @@ def option_reasons(
     tried at their defaults, since nobody can change them before the option is chosen."""
     technique, knob = knob_index(techniques)[name]
     usual = full_knobs({}, techniques, engine.defaults(machine.resolve(device)))
-    idle = {other: usual[other] for each in techniques.values() for other in each.irrelevant(knobs)}
+    idle = {other: usual[other] for other in idle_knobs(knobs, techniques)}
     reasons = {}
     for option in knob.options if isinstance(knob, Choice) else ():
         tried = {**knobs, **idle, name: option}

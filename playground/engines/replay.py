@@ -17,7 +17,7 @@ from typing import ClassVar
 
 from playground.core.engine import Engine
 from playground.core.events import BatchEnd, BatchStart, Event
-from playground.core.plan import Plan, complete, parse_knobs
+from playground.core.plan import Plan, complete, parse_knobs, relevant
 from playground.core.problem import Problem
 from playground.core.spec import RunSpec, Workload
 from playground.models.recording import Recording, find, read
@@ -39,10 +39,10 @@ class ReplayEngine(Engine):
     @classmethod
     def adopt(cls, spec: RunSpec) -> RunSpec:
         """The recorded knobs, workload and protocol; Problem("user") where `spec` asks for others."""
-        recorded = recorded_spec(spec)
         known = techniques()
+        recorded = _without_idle(recorded_spec(spec))
         knobs = complete(recorded, known).knobs
-        for knob, value in parse_knobs(spec.knobs, known).items():
+        for knob, value in relevant(parse_knobs(spec.knobs, known), known).items():
             if knobs[knob] != value:
                 raise Problem("user", f"This was recorded with {knob}={knobs[knob]}, which cannot be changed. {_RUN_IT}")
         if spec.workload not in (recorded.workload, Workload()):
@@ -63,9 +63,14 @@ def specs_of(recording: Recording, speed: float = 1.0) -> list[RunSpec]:
     """Specs that play each variant of the recording, with the original labels, knobs, workload and protocol."""
     ending = "" if speed == 1 else f"?speed={speed:g}"
     return [
-        spec.replace(model=f"recording:{recording.name}#{number}{ending}", engine=ReplayEngine.name, device="auto")
+        _without_idle(spec).replace(model=f"recording:{recording.name}#{number}{ending}", engine=ReplayEngine.name, device="auto")
         for number, spec in enumerate(recording.specs)
     ]
+
+
+def _without_idle(spec: RunSpec) -> RunSpec:
+    """Without the knobs that had no effect: they stand at the defaults of the engine that ran, which are not those of this one."""
+    return spec.replace(knobs=relevant(spec.knobs, techniques()))
 
 
 def recorded_spec(spec: RunSpec) -> RunSpec:

@@ -65,12 +65,16 @@ class TransformersEngine(Engine):
         from playground.models.adapter import resolve_adapter
         from playground.models.resolve import resolve
         from playground.models.tokenizer import load_tokenizer
+        from playground.models.weights import import_architecture
 
         transformers.logging.set_verbosity_error()
         transformers.logging.disable_progress_bar()
         resolved = resolve(plan.spec.model, emit)
         self.admit(resolved.config)
         self.settle_s = SETTLE_S if plan.device == "cpu" else 0.0
+        import_architecture(resolved.config)  # neither this nor a device that wakes up is loading the model
+        if plan.device == "cuda":
+            torch.cuda.synchronize()
         started = time.perf_counter()
         self.tokenizer = load_tokenizer(resolved)
         self.options = TransformersSetup(device=plan.device, config=dict(resolved.config), tokenizer=self.tokenizer)

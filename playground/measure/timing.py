@@ -153,7 +153,14 @@ METRICS = (
         _output_rate,
     ),
     Metric("cold_ttft_s", "Time to first token, cold", "s", "lower", "time to first token of the first warm-up pass", _cold_ttft),
-    Metric("load_s", "Load time", "s", "lower", "from files on this machine to a model ready to run; fetching not counted", _load),
+    Metric(
+        "load_s",
+        "Load time",
+        "s",
+        "lower",
+        "from files here to a model ready to run; fetching, and importing libraries, not counted",
+        _load,
+    ),
     Metric("compile_s", "Compile time", "s", "lower", "compiling and capturing the decode steps of all batches", _compile),
     Metric(
         "prompt_tokens",

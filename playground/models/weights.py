@@ -30,6 +30,17 @@ LIBRARIES = {
 }
 
 
+def import_architecture(config: Mapping[str, Any]) -> None:
+    """The code of a config's architecture and all that it imports, which takes seconds in a fresh process and is no loading of weights;
+    nothing for one that transformers does not know."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    kind = config.get("model_type")
+    if kind in CONFIG_MAPPING:
+        MODEL_FOR_CAUSAL_LM_MAPPING.get(CONFIG_MAPPING[kind], None)
+
+
 def load_pretrained(folder: Path, dtype: Any, device: str, quantization_config: Any = None, *, held_on: str = "", **options: Any) -> Any:
     """The transformers model of `folder` on `device`, in `dtype` (torch), ready for inference.
 

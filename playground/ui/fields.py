@@ -19,12 +19,12 @@ from typing import Any
 
 import gradio as gr
 
-from playground.core.plan import SPEC_FIELDS, describe, full_knobs, knob_index
+from playground.core.plan import SPEC_FIELDS, describe, full_knobs, knob_index, relevant
 from playground.core.spec import GREEDY, NARROWING, RunSpec
 from playground.ui import strings
 from playground.ui.availability import ControlState, World, device_state, engine_state, knob_state
 from playground.ui.controls import Setup, engine_choices, engine_info, knob_props
-from playground.ui.form import LETTERS, Draft, changed_in_words, draft_of, is_greedy, moved, protocol_name, relevant
+from playground.ui.form import LETTERS, Draft, changed_in_words, draft_of, is_greedy, moved, protocol_name
 from playground.ui.place import standing
 from playground.ui.text import escape, note_html
 from playground.ui.variants import VariantColumn

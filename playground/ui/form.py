@@ -13,8 +13,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from playground.core.knobs import KnobValue
-from playground.core.plan import NONE, SPEC_FIELDS, Techniques, chosen, complete, describe, full_knobs, knob_index, vary
+from playground.core.plan import (
+    NONE,
+    SPEC_FIELDS,
+    Techniques,
+    chosen,
+    complete,
+    describe,
+    full_knobs,
+    idle_knobs,
+    knob_index,
+    relevant,
+    vary,
+)
 from playground.core.problem import Problem
 from playground.core.spec import DEFAULT_MODEL, DEFAULT_PROMPT, NAMED_FIELDS, PROTOCOLS, Protocol, RunSpec, Workload
 from playground.engines.replay import ReplayEngine
@@ -115,12 +126,6 @@ def named_protocol(name: str) -> dict[str, Any]:
     return {field: getattr(PROTOCOLS[name], field) for field in NAMED_FIELDS} if name in PROTOCOLS else {}
 
 
-def relevant(knobs: Mapping[str, Any], techniques: Techniques, defaults: Mapping[str, KnobValue] = NONE) -> dict[str, Any]:
-    """`knobs` without those that have no effect beside the others (their controls are disabled, with the reason)."""
-    idle = _idle(full_knobs(knobs, techniques, defaults), techniques)
-    return {name: value for name, value in knobs.items() if name not in idle}
-
-
 def moved(draft: Draft, place: Sequence[str], world: World) -> Draft:
     """`draft`, whose engine and device were `place` before, with every knob that was at its default there at its default here."""
     if (draft.engine, draft.device) == tuple(place):
@@ -163,7 +168,7 @@ def labels(specs: Sequence[RunSpec], world: World) -> list[str]:
     follow = [name for name in knob_index(world.techniques) if _differs(name, usual)]
     found = []
     for one, own in zip(values, usual, strict=True):
-        unsaid = {*_idle(one, world.techniques), *(name for name in follow if one[name] == own[name])}
+        unsaid = {*idle_knobs(one, world.techniques), *(name for name in follow if one[name] == own[name])}
         found.append(", ".join(_described(name, one[name], world.techniques) for name in names if name not in unsaid))
     return [label or "same settings" for label in found]
 
@@ -205,7 +210,7 @@ def differences(baseline: RunSpec, spec: RunSpec, world: World) -> dict[str, Any
     fields = {name: getattr(spec, name) for name in SPEC_FIELDS if getattr(spec, name) != getattr(baseline, name)}
     whole = baseline.replace(knobs=full_knobs(baseline.knobs, known, world.defaults(baseline)))
     values, inherited = _values(spec, world), _values(vary(whole, fields, known, world.defaults), world)
-    idle = _idle(values, known)
+    idle = idle_knobs(values, known)
     changed = [name for name in setting_labels(known) if name in fields or values[name] != inherited[name]]
     return {name: values[name] for name in changed if name not in idle}
 
@@ -232,10 +237,6 @@ def _complete(letter: str, spec: RunSpec, world: World) -> RunSpec:
         return complete(spec, world.techniques, world.defaults(spec))
     except Problem as problem:
         raise Problem(problem.kind, f"{letter}: {problem.message}", problem.detail) from None
-
-
-def _idle(full: Mapping[str, Any], techniques: Techniques) -> set[str]:
-    return {name for technique in techniques.values() for name in technique.irrelevant(full)}
 
 
 def _values(spec: RunSpec, world: World) -> dict[str, Any]:

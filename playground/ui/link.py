@@ -15,11 +15,11 @@ from dataclasses import fields, replace
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
-from playground.core.plan import SPEC_FIELDS, chosen, knob_index
+from playground.core.plan import SPEC_FIELDS, chosen, knob_index, relevant
 from playground.core.problem import Problem, did_you_mean
 from playground.core.spec import NARROWING, RunSpec
 from playground.ui.availability import DEVICES, World
-from playground.ui.form import LETTERS, Draft, is_greedy, protocol_of, relevant, workload_of
+from playground.ui.form import LETTERS, Draft, is_greedy, protocol_of, workload_of
 
 LONGEST_LINK = 8_000  # characters; servers between here and a reader cut longer addresses off or refuse them
 MOST_SETTINGS = 500

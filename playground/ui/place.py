@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from playground.core.plan import vary
+from playground.core.plan import relevant, vary
 from playground.core.problem import Problem
 from playground.core.spec import DEFAULT_MODEL, RunSpec
 from playground.core.usual import objection, told, usual_engine
 from playground.engines.replay import ReplayEngine
 from playground.ui.availability import World
-from playground.ui.form import Draft, moved, relevant
+from playground.ui.form import Draft, moved
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from playground.core.machine import Machine
 from playground.core.places import ASSETS
-from playground.core.plan import complete
+from playground.core.plan import complete, plan_for, relevant
 from playground.core.sweep import cells
+from playground.engines.replay import ReplayEngine, recorded_spec
 from playground.measure.metrics import METRICS
 from playground.models.catalogue import find
 from playground.models.made import PREFIX
@@ -35,6 +37,15 @@ def test_an_experiment_preset_compares_and_says_what_to_look_for(preset: Experim
     assert 2 <= len(preset.specs) <= 4
     assert len({complete(spec, techniques()).fingerprint() for spec in preset.specs}) == len(preset.specs)
     assert all(spec.label for spec in preset.specs)
+
+
+@pytest.mark.parametrize("preset", recorded(), ids=lambda p: p.name)
+def test_a_recorded_experiment_can_be_played_here_whatever_its_engine_has_by_default(preset: ExperimentPreset) -> None:
+    machine = Machine("h", "cpu", 2, 10**10, 10**9)
+    for spec in preset.specs:
+        planned, original = plan_for(spec, techniques(), ReplayEngine, machine).spec, recorded_spec(spec)
+        assert planned.workload == original.workload
+        assert relevant(original.knobs, techniques()).items() <= planned.knobs.items()
 
 
 @pytest.mark.parametrize("preset", experiments(), ids=lambda p: p.name)

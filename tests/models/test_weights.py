@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from playground.models.resolve import resolve
@@ -159,3 +163,14 @@ def test_the_default_model_in_fp32_says_paris_and_stops_at_its_end_token(default
     ids = model.generate(prompt, max_new_tokens=24, do_sample=False)[0, prompt.shape[1] :].tolist()
     assert tokenizer.decode(ids) == "The capital of France is Paris."
     assert ids[-1] in tokenizer.eos_ids
+
+
+def test_the_code_of_an_architecture_is_there_before_the_clock_of_loading_starts():
+    """In a process of its own: what is imported here is imported for all."""
+    code = (
+        "import sys; from playground.models.weights import import_architecture; import_architecture({'model_type': 'no such thing'}); "
+        "name = 'transformers.models.llama.modeling_llama'; before = name in sys.modules; "
+        "import_architecture({'model_type': 'llama'}); print(before, name in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
+    assert done.stdout.split() == ["False", "True"]
