@@ -55,7 +55,10 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--warmups", type=int, metavar="N", help="passes that warm up and do not count")
     command.add_argument("--repeats", type=int, metavar="N", help="timed passes, from which the intervals come")
     command.add_argument(
-        "--protocol", choices=tuple(PROTOCOLS), help="quick (1 warm-up, 3 repeats), standard (2, 5), careful (3, 10 in two rounds)"
+        "--protocol",
+        choices=tuple(PROTOCOLS),
+        help="quick (1 warm-up, 3 repeats, the short evaluation), standard (2, 5, the full one), "
+        "careful (3, 10 in two rounds, the full one); all else of a protocol stays as it is",
     )
     command.add_argument("--rounds", type=int, metavar="N", help="alternate the variants N times, each time in fresh workers")
     command.add_argument("--evaluation", choices=EVALUATIONS, help="score quality on 512 tokens, or on all texts and the questions")

@@ -70,7 +70,8 @@ class Footprint:
     off the device and come to it for each pass, as `away_layers` counts them. `in_blocks`: linear layers keep the blocks of a GGUF file,
     which are those of `linear_bits` where the model's facts do not name its own (GGUF_BITS). `speculated`: a step checks proposed tokens,
     and nobody knows before how many of them it will keep. `scheduled`: requests come over time, and nobody knows which share a step.
-    `product_dtype`: torch's name of the format in which linear layers multiply, which need not be that of their weights.
+    `product_dtype`: torch's name of the format in which linear layers multiply, which need not be that of their weights
+    (those of int8 and fp8 are counted as the format that the results come in).
     """
 
     weight_bits: float = 32.0

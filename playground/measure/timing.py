@@ -158,7 +158,7 @@ METRICS = (
         "Load time",
         "s",
         "lower",
-        "from files here to a model ready to run; fetching, and importing libraries, not counted",
+        "from files to a model ready to run, without fetching; up to 2026-11-28 with the imports of a fresh process",
         _load,
     ),
     Metric("compile_s", "Compile time", "s", "lower", "compiling and capturing the decode steps of all batches", _compile),

@@ -8,6 +8,7 @@ Example::
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import zlib
@@ -31,14 +32,14 @@ LIBRARIES = {
 
 
 def import_architecture(config: Mapping[str, Any]) -> None:
-    """The code of a config's architecture and all that it imports, which takes seconds in a fresh process and is no loading of weights;
-    nothing for one that transformers does not know."""
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+    """The code of a config's architecture and all that it imports, which takes seconds in a fresh process and is no loading of weights.
+    Never fails: loading says better what is wrong with a model."""
+    with contextlib.suppress(Exception):
+        from transformers import AutoTokenizer  # noqa: F401
+        from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+        from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
-    kind = config.get("model_type")
-    if kind in CONFIG_MAPPING:
-        MODEL_FOR_CAUSAL_LM_MAPPING.get(CONFIG_MAPPING[kind], None)
+        MODEL_FOR_CAUSAL_LM_MAPPING.get(CONFIG_MAPPING[config["model_type"]], None)
 
 
 def load_pretrained(folder: Path, dtype: Any, device: str, quantization_config: Any = None, *, held_on: str = "", **options: Any) -> Any:

@@ -92,10 +92,12 @@ def _needs(run: Seen, work: Work, ceilings: Ceilings, seconds: float) -> dict[st
 
 def _decided(shares: Mapping[str, float], profiled: bool = False) -> str:
     """The bottleneck from the share of launches and those of memory and compute, where these are known."""
-    launch = shares.get("launch", 0.0)
+    launch, moving = shares.get("launch", 0.0), shares.get("communication", 0.0)
+    if moving >= EXPLAINS and moving == max(shares.values()):
+        return "communication"
     if launch > 1 - BUSY:
         return "launch"
-    work = {name: share / (1 - launch) for name, share in shares.items() if name != "launch"}
+    work = {name: share / (1 - launch) for name, share in shares.items() if name not in ("launch", "communication")}
     name = max(work, key=lambda each: work[each], default="unknown")
     if work.get(name, 0) >= EXPLAINS:
         return name
@@ -121,7 +123,7 @@ def _sentence(run: Seen, baseline: Seen | None, kind: str) -> str:
     pair = f"a step takes {shown(run.step_s or 0, 's')} instead of {shown(baseline.step_s, 's')}"
     if run.row_tokens != baseline.row_tokens:
         pair += f", a token {shown(run.token.value or 0, 's')} instead of {shown(baseline.token.value or 0, 's')}"
-    if formats := _formats(run, baseline, went):
+    if kind != "communication" and (formats := _formats(run, baseline, went)):
         return f"{lead}, yet {pair}: {formats}"
     surprising = went != {1: "down", -1: "up", 0: "same"}[gain]
     tail = _free(run, baseline, gain, kind) if went == "same" else pair
@@ -164,8 +166,10 @@ def _state(run: Seen, baseline: Seen | None, kind: str) -> str:
         what = "calling" if run.device == "cpu" else "launching"
         return f"{what} about {run.decode.launches:,.0f} {_calls(run)} takes an estimated {_percent(shares['launch'])} of a step's {step}"
     if kind == "communication":
-        fetched = f"fetching {shown(run.away_bytes, 'B')} of offloaded weights"
-        return f"{fetched} takes an estimated {_percent(shares['communication'])} of a step's {step}"
+        fetched, share = f"fetching {shown(run.away_bytes, 'B')} of offloaded weights", shares["communication"]
+        if share > 1:
+            return f"{fetched} at the rate measured when they were loaded would take all of a step's {step}"
+        return f"{fetched} takes an estimated {_percent(share)} of a step's {step}"
     if kind == "memory" and run.decode:
         moved = f"a step's {shown(run.decode.bytes, 'B')} in {step}"
         return f"{moved} are {_percent(shares['memory'])} of the rate of {_best_rate(run.decode, run)}"

@@ -79,12 +79,13 @@ def _tokens(spec: RunSpec) -> tuple[int, int]:
 
 def prediction_of(spec: RunSpec, facts: ModelFacts | None, techniques: Techniques, ceilings: Ceilings | None) -> Prediction | None:
     """Step time, TTFT, tokens a second and memory of a complete spec; None where the model's sizes or the device's ceilings are not
-    known, or how many tokens or rows a step will have. `ceilings`: of the device and of the number format in which the spec computes."""
+    known, how many tokens or rows a step will have, or how fast offloaded weights will come. `ceilings`: of the device and of the number
+    format in which the spec computes."""
     if facts is None or not facts.config or ceilings is None:
         return None
     try:
         footprint = footprint_of(spec, techniques, engines().get(spec.engine), ceilings.device)
-        unforeseen = footprint.speculated or footprint.scheduled
+        unforeseen = footprint.speculated or footprint.scheduled or footprint.away_share
         return None if unforeseen else predict_run(facts.config, footprint, ceilings, *_tokens(spec))
     except Problem:
         return None

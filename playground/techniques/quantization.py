@@ -134,6 +134,7 @@ class Quantization(Technique):
             unpack_above=7,
             unpacked_bits=compute,
             unpack_kernels=3.0 if nested else 1.0,
+            product_dtype=precision.DTYPES.get(str(knobs["compute_dtype"]), footprint.product_dtype),
         )
 
     def for_transformers(self, knobs: Knobs, setup: TransformersSetup) -> None:

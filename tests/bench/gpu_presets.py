@@ -1,4 +1,4 @@
-"""The techniques on a GPU, a `run` command each; what the README says of them there was measured so, as far as they were run.
+"""The techniques on a GPU, a `run` command each; what the README says of them there was measured so, as they stood that day.
 
 Each is one command line of the playground, so that anybody can repeat it; with --only a part of them. Shapes show time and memory, the real
 default model quality. What OUT holds already is not run again. Needs neither gradio nor plotly::

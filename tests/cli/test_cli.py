@@ -376,3 +376,8 @@ def test_a_named_protocol_leaves_the_text_that_an_experiment_is_scored_on(tmp_pa
     protocol = wanted(parser().parse_args(["run", str(path), "--protocol", "careful", "--repeats", "4"])).specs[0].protocol
     assert (protocol.warmups, protocol.repeats, protocol.rounds, protocol.evaluation) == (3, 4, 2, "full")
     assert (protocol.text, protocol.price_per_hour) == ("Pages of a logbook.", 2.5)
+
+
+def test_a_named_protocol_leaves_a_sweep_without_the_quality_that_it_does_not_measure() -> None:
+    specs = wanted_sweep(parser().parse_args(["sweep", "batch-size", "--protocol", "standard"])).specs
+    assert {(spec.protocol.warmups, spec.protocol.repeats, spec.protocol.quality) for spec in specs} == {(2, 5, False)}

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from playground.core.knobs import KnobValue
 from playground.core.machine import Machine
 from playground.core.places import ASSETS
 from playground.core.plan import complete, plan_for, relevant
+from playground.core.problem import Problem
+from playground.core.spec import RunSpec
 from playground.core.sweep import cells
 from playground.engines.replay import ReplayEngine, recorded_spec
 from playground.measure.metrics import METRICS
@@ -46,6 +49,20 @@ def test_a_recorded_experiment_can_be_played_here_whatever_its_engine_has_by_def
         planned, original = plan_for(spec, techniques(), ReplayEngine, machine).spec, recorded_spec(spec)
         assert planned.workload == original.workload
         assert relevant(original.knobs, techniques()).items() <= planned.knobs.items()
+
+
+@pytest.mark.parametrize(
+    ("name", "asked"),
+    [
+        ("h200-smollm2-135m-kv-cache-kinds#1", {"kv_bits": "2"}),
+        ("h200-llama-3.1-8b-graph-quantization#1", {"int8_threshold": 6.0}),
+        ("h200-llama-3.2-1b-offloading#1", {"offload_share": 1.0}),
+    ],
+)
+def test_a_recording_is_not_played_for_other_settings_than_its_own(name: str, asked: dict[str, KnobValue]) -> None:
+    spec = RunSpec(f"recording:{name}", engine="replay", knobs=asked)
+    with pytest.raises(Problem, match=f"This was recorded with {next(iter(asked))}="):
+        plan_for(spec, techniques(), ReplayEngine, Machine("h", "cpu", 2, 10**10, 10**9))
 
 
 @pytest.mark.parametrize("preset", experiments(), ids=lambda p: p.name)

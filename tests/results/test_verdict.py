@@ -293,3 +293,32 @@ def test_the_prediction_counts_the_wait_for_offloaded_weights():
     found = document((spec, [*events[:-1], moved, events[-1]]))["prediction"]
     for name in ("step_s", "ttft_s"):
         assert found[name]["predicted"] - without[name]["predicted"] == pytest.approx(0.1142, rel=1e-3)
+
+
+def test_a_link_that_was_slower_when_it_was_measured_gives_no_share_over_one():
+    spec, events = run("in host memory", step_ms=100, kernels=680, kernel_ms=1.9, offload="cpu", offload_share=0.5)
+    moved = Counts(0, {"offloaded_bytes": 973e6, "link_bytes_per_s": 8.52e9})
+    found = verdict((spec, [*events[:-1], moved, events[-1]]), BF16)
+    assert found["bottleneck"] == "communication"
+    assert (
+        "fetching 973 MB of offloaded weights at the rate measured when they were loaded would take all of a step's 100 ms"
+        in found["sentence"]
+    )
+
+
+def test_a_transfer_that_takes_less_than_the_launches_is_not_what_decides():
+    spec, events = run("in host memory", step_ms=60, kernels=1330, kernel_ms=12, config=LLAMA_8B, offload="cpu", offload_share=0.1)
+    moved = Counts(0, {"offloaded_bytes": 1.68e9, "link_bytes_per_s": 80e9})  # 21 ms of 60; 27 ms of launches
+    assert verdict((spec, [*events[:-1], moved, events[-1]]))["bottleneck"] != "communication"
+
+
+def test_another_number_format_does_not_hide_the_transfer_on_a_cpu():
+    plain = run("fp32", step_ms=60, config=SMOLLM2_135M, ceilings=cpu("float32", 2e11), device="cpu", precision="fp32")
+    spec, events = run(
+        "bf16 on disk", step_ms=140, config=SMOLLM2_135M, ceilings=cpu("bfloat16", 4e11), device="cpu", precision="bf16", offload="disk",
+        offload_share=1.0,
+    )  # fmt: skip
+    moved = Counts(0, {"offloaded_bytes": 212e6, "link_bytes_per_s": 2e9})  # 106 ms
+    found = verdict((spec, [*events[:-1], moved, events[-1]]), plain)
+    assert found["bottleneck"] == "communication"
+    assert "fetching 212 MB of offloaded weights takes an estimated 76 % of a step's 140 ms" in found["sentence"]

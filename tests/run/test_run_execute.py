@@ -290,13 +290,20 @@ def test_known_ceilings_are_told_again_and_unknown_ones_are_measured(script):
     assert not of(Ceilings, run(script()))  # the scripted engine computes nothing
 
 
-def test_arithmetic_is_held_against_the_format_that_products_are_in(script):
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        {"precision": "fp32", "autocast": "bf16"},
+        {"precision": "fp32", "quantization": "nf4", "compute_dtype": "bf16"},
+        {"precision": "bf16"},
+    ],
+)
+def test_arithmetic_is_held_against_the_format_that_products_are_in(script, knobs):
     class Torch(FakeEngine):
         def load(self, plan, emit):
             return {**super().load(plan, emit), "dtype": "float32"}
 
-    spec = script(knobs={"precision": "fp32", "autocast": "bf16"})
-    assert of(Ceilings, run(spec, Torch()))[0].dtype == "bfloat16"
+    assert of(Ceilings, run(script(knobs=knobs), Torch()))[0].dtype == "bfloat16"
 
 
 def test_stop_between_two_steps_ends_the_pass_there(script):

@@ -104,3 +104,12 @@ def test_runs_that_have_not_begun_are_foreseen_where_device_and_model_are_known(
     assert ceilings_of(tiny, techniques(), machine, known).matmul_flops == 1e11
     assert ceilings_of(tiny.replace(knobs={**tiny.knobs, "autocast": "bf16"}), techniques(), machine, known) is None
     assert found[5]["ttft_s"] > 2 * found[3]["ttft_s"] > 0
+
+
+def test_a_step_with_offloaded_weights_is_not_foreseen_since_their_link_is_measured_when_they_are_loaded():
+    machine = Machine("h", "cpu", 2, 10**10, 10**9, packages={"torch": "2.11"})
+    known = {
+        device_key(machine, "cpu", "float32"): asdict(Ceilings(0, "", "cpu", "float32", 1e10, 1e11, 1e-6, "now", matvec_bytes_per_s=1e10))
+    }
+    one = complete(RunSpec("shape:tiny", workload=Workload(prompt_tokens=64), knobs={"precision": "fp32", "offload": "disk"}), techniques())
+    assert foreseen({1: one}, techniques(), machine, known) == {}
