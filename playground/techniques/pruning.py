@@ -271,7 +271,7 @@ def _zero_text(model: Any) -> tuple[int, int, str]:
     layers = linear_layers(model)
     found, of = zeros(layer.weight.to_dense() if _is_sparse(layer) else getattr(layer, "weight", None) for layer in layers)
     share = f"{100 * found / of:.1f} %" if of else "an unknown share"
-    return found, of, f"{share} of {of / 1e6:.3g} M weights of {len(layers)} linear layers are zero"
+    return found, of, f"{share} of {of / 1e6:{',.0f' if of >= 1e8 else '.3g'}} M weights of {len(layers)} linear layers are zero"
 
 
 def _is_sparse(layer: Any) -> bool:
