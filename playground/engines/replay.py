@@ -17,7 +17,7 @@ from typing import ClassVar
 
 from playground.core.engine import Engine
 from playground.core.events import BatchEnd, BatchStart, Event
-from playground.core.plan import Plan, complete, idle_knobs, parse_knobs, relevant
+from playground.core.plan import Plan, complete, parse_knobs, relevant
 from playground.core.problem import Problem
 from playground.core.spec import RunSpec, Workload
 from playground.models.recording import Recording, find, read
@@ -42,10 +42,8 @@ class ReplayEngine(Engine):
         known = techniques()
         recorded = _without_idle(recorded_spec(spec))
         knobs = complete(recorded, known).knobs
-        given = parse_knobs(spec.knobs, known)
-        idle = idle_knobs({**knobs, **given}, known)  # beside what was recorded
-        for knob, value in given.items():
-            if knob not in idle and knobs[knob] != value:
+        for knob, value in relevant(parse_knobs(spec.knobs, known), known, knobs).items():  # beside what was recorded
+            if knobs[knob] != value:
                 raise Problem("user", f"This was recorded with {knob}={knobs[knob]}, which cannot be changed. {_RUN_IT}")
         if spec.workload not in (recorded.workload, Workload()):
             raise Problem("user", f"A recording keeps its prompts and lengths. {_RUN_IT}")

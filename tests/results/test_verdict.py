@@ -267,11 +267,16 @@ def test_launches_are_not_blamed_while_kernels_run_most_of_the_time():
     assert "kernels run for 65 % of a step" in found["sentence"]
 
 
+def fetching(one, moved, rate):
+    """A run that fetches so many bytes of offloaded weights in each pass, over a link of so many a second."""
+    spec, events = one
+    return spec, [*events[:-1], Counts(0, {"offloaded_bytes": moved, "link_bytes_per_s": rate}), events[-1]]
+
+
 def test_offloaded_weights_are_named_where_fetching_them_takes_the_time():
     """As on an H200, 1B shape, half of the layers in host memory: 973 MB at 8.52 GB/s are 114 ms, in which no kernel runs."""
-    spec, events = run("in host memory", step_ms=154, ttft_ms=152, kernels=680, kernel_ms=1.9, offload="cpu", offload_share=0.5)
-    moved = Counts(0, {"offloaded_bytes": 973e6, "link_bytes_per_s": 8.52e9})
-    found = verdict((spec, [*events[:-1], moved, events[-1]]), BF16)
+    one = run("in host memory", step_ms=154, ttft_ms=152, kernels=680, kernel_ms=1.9, offload="cpu", offload_share=0.5)
+    found = verdict(fetching(one, 973e6, 8.52e9), BF16)
     assert (found["bottleneck"], found["prefill"]) == ("communication", "communication")
     assert found["sentence"] == (
         "in host memory moves 39 % more bytes a step, and fetching 973 MB of offloaded weights takes an estimated 74 % of a step's 154 ms, "
@@ -280,25 +285,22 @@ def test_offloaded_weights_are_named_where_fetching_them_takes_the_time():
 
 
 def test_a_fast_link_leaves_the_launches_to_decide():
-    spec, events = run("in host memory", step_ms=20, kernels=680, kernel_ms=1.9, offload="cpu", offload_share=0.5)
-    moved = Counts(0, {"offloaded_bytes": 973e6, "link_bytes_per_s": 400e9})  # 2.4 ms of 20
-    found = verdict((spec, [*events[:-1], moved, events[-1]]), BF16)
+    one = run("in host memory", step_ms=20, kernels=680, kernel_ms=1.9, offload="cpu", offload_share=0.5)
+    found = verdict(fetching(one, 973e6, 400e9), BF16)  # 2.4 ms of 20
     assert found["bottleneck"] == "launch"
 
 
 def test_the_prediction_counts_the_wait_for_offloaded_weights():
-    spec, events = run("in host memory", step_ms=154, ttft_ms=152, kernels=680, kernel_ms=1.9, offload="cpu", offload_share=0.5)
-    moved = Counts(0, {"offloaded_bytes": 973e6, "link_bytes_per_s": 8.52e9})
-    without = document((spec, events))["prediction"]
-    found = document((spec, [*events[:-1], moved, events[-1]]))["prediction"]
+    one = run("in host memory", step_ms=154, ttft_ms=152, kernels=680, kernel_ms=1.9, offload="cpu", offload_share=0.5)
+    without = document(one)["prediction"]
+    found = document(fetching(one, 973e6, 8.52e9))["prediction"]
     for name in ("step_s", "ttft_s"):
         assert found[name]["predicted"] - without[name]["predicted"] == pytest.approx(0.1142, rel=1e-3)
 
 
 def test_a_link_that_was_slower_when_it_was_measured_gives_no_share_over_one():
-    spec, events = run("in host memory", step_ms=100, kernels=680, kernel_ms=1.9, offload="cpu", offload_share=0.5)
-    moved = Counts(0, {"offloaded_bytes": 973e6, "link_bytes_per_s": 8.52e9})
-    found = verdict((spec, [*events[:-1], moved, events[-1]]), BF16)
+    one = run("in host memory", step_ms=100, kernels=680, kernel_ms=1.9, offload="cpu", offload_share=0.5)
+    found = verdict(fetching(one, 973e6, 8.52e9), BF16)
     assert found["bottleneck"] == "communication"
     assert (
         "fetching 973 MB of offloaded weights at the rate measured when they were loaded would take all of a step's 100 ms"
@@ -307,18 +309,16 @@ def test_a_link_that_was_slower_when_it_was_measured_gives_no_share_over_one():
 
 
 def test_a_transfer_that_takes_less_than_the_launches_is_not_what_decides():
-    spec, events = run("in host memory", step_ms=60, kernels=1330, kernel_ms=12, config=LLAMA_8B, offload="cpu", offload_share=0.1)
-    moved = Counts(0, {"offloaded_bytes": 1.68e9, "link_bytes_per_s": 80e9})  # 21 ms of 60; 27 ms of launches
-    assert verdict((spec, [*events[:-1], moved, events[-1]]))["bottleneck"] != "communication"
+    one = run("in host memory", step_ms=60, kernels=1330, kernel_ms=12, config=LLAMA_8B, offload="cpu", offload_share=0.1)
+    assert verdict(fetching(one, 1.68e9, 80e9))["bottleneck"] != "communication"  # 21 ms of 60; 27 ms of launches
 
 
 def test_another_number_format_does_not_hide_the_transfer_on_a_cpu():
     plain = run("fp32", step_ms=60, config=SMOLLM2_135M, ceilings=cpu("float32", 2e11), device="cpu", precision="fp32")
-    spec, events = run(
+    one = run(
         "bf16 on disk", step_ms=140, config=SMOLLM2_135M, ceilings=cpu("bfloat16", 4e11), device="cpu", precision="bf16", offload="disk",
         offload_share=1.0,
     )  # fmt: skip
-    moved = Counts(0, {"offloaded_bytes": 212e6, "link_bytes_per_s": 2e9})  # 106 ms
-    found = verdict((spec, [*events[:-1], moved, events[-1]]), plain)
+    found = verdict(fetching(one, 212e6, 2e9), plain)  # 106 ms
     assert found["bottleneck"] == "communication"
     assert "fetching 212 MB of offloaded weights takes an estimated 76 % of a step's 140 ms" in found["sentence"]

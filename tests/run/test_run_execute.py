@@ -276,11 +276,14 @@ def test_the_first_departure_comes_with_the_probabilities_of_both_models(script,
     assert not of(Departure, run(script(), Favours(), reference=tmp_path))
 
 
-def test_known_ceilings_are_told_again_and_unknown_ones_are_measured(script):
-    class Torch(FakeEngine):
-        def load(self, plan, emit):
-            return {**super().load(plan, emit), "dtype": "float32"}
+class Torch(FakeEngine):
+    """Scripted, and computing in torch as far as it says."""
 
+    def load(self, plan, emit):
+        return {**super().load(plan, emit), "dtype": "float32"}
+
+
+def test_known_ceilings_are_told_again_and_unknown_ones_are_measured(script):
     fresh = of(Ceilings, run(script(), Torch()))[0]
     assert fresh.fresh
     assert fresh.copy_bytes_per_s > 0
@@ -299,10 +302,6 @@ def test_known_ceilings_are_told_again_and_unknown_ones_are_measured(script):
     ],
 )
 def test_arithmetic_is_held_against_the_format_that_products_are_in(script, knobs):
-    class Torch(FakeEngine):
-        def load(self, plan, emit):
-            return {**super().load(plan, emit), "dtype": "float32"}
-
     assert of(Ceilings, run(script(knobs=knobs), Torch()))[0].dtype == "bfloat16"
 
 
