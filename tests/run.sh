@@ -23,4 +23,5 @@ fi
 "$python" -m ruff format --check .
 "$python" -m mypy
 # Two files at a time: much of the suite waits for processes and browsers. Threads that wait for each other must not spin meanwhile.
-exec env OMP_WAIT_POLICY=passive "$python" -m pytest -n 2 --dist loadfile --no-loadscope-reorder "$@"
+# A test that hangs is ended by its time limit (pyproject.toml) with the worker that runs it; it is tried once more, not again and again.
+exec env OMP_WAIT_POLICY=passive "$python" -m pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart=1 "$@"

@@ -113,8 +113,8 @@ def test_stop_is_heard_while_a_request_has_not_arrived(engine: Any, monkeypatch:
     engine.setup(plan(serving=kind, batch_size=size))
     answered: list[Any] = []
 
-    def stop() -> None:
-        if len(answered) == 2:
+    def stop() -> None:  # once the first request is answered in full, in however many ticks
+        if sum(len(tick.tokens[0]) for tick in answered) == 2:
             raise Stopped
 
     monkeypatch.setattr(engine, "check", stop)
@@ -129,9 +129,11 @@ def test_what_a_stopped_pass_of_continuous_batching_had_not_answered_is_given_up
     next(steps)
     manager = engine.options.run.closing[-1].__self__.manager
     steps.close()
+    end = time.monotonic() + 60
     while manager.batch_processor.has_pending_requests():
+        assert time.monotonic() < end, "nobody gave them up"
         time.sleep(0.01)
-    assert engine.options.run.counts["served_passes"] < 1000
+    assert engine.options.run.counts["served_passes"] < 1400
 
 
 def test_memory_that_runs_out_in_the_thread_of_continuous_batching_is_told_as_that(
