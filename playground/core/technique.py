@@ -68,14 +68,17 @@ class Footprint:
     `unpack_kernels` more where its weights are unpacked. `layers_share`, `mlp_share`: what is left of the decoder's layers and of the
     intermediate channels of each, as `kept_layers` and `kept_width` count them. `away_share`: of the decoder's layers, those that are kept
     off the device and come to it for each pass, as `away_layers` counts them. `in_blocks`: linear layers keep the blocks of a GGUF file,
-    which are those of `linear_bits` where the model's facts do not name its own (GGUF_BITS). `speculated`: a step checks proposed tokens,
-    and nobody knows before how many of them it will keep. `scheduled`: requests come over time, and nobody knows which share a step.
+    which are those of `linear_bits` where the model's facts do not name its own (GGUF_BITS). `linear_groups`: columns that share a scale;
+    `linear_bits` counts the first, and a layer whose columns it does not divide takes the next that does. `speculated`: a step checks
+    proposed tokens, and nobody knows before how many of them it will keep. `scheduled`: requests come over time, and nobody knows which
+    share a step.
     `product_dtype`: torch's name of the format in which linear layers multiply, which need not be that of their weights
     (those of int8 and fp8 are counted as the format that the results come in).
     """
 
     weight_bits: float = 32.0
     linear_bits: float | None = None
+    linear_groups: tuple[int, ...] = ()
     head_bits: float | None = None
     kv_bits: float = 32.0
     kv_share: float = 1.0

@@ -10,18 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from playground.core.technique import GGUF_BITS, Footprint
-
 SCALE_BITS = 16
-
-
-def linear_bits(config: Mapping[str, Any], footprint: Footprint) -> float:
-    """Bits of a weight of the decoder's linear layers: those of the knobs, else those in which the checkpoint came."""
-    if footprint.in_blocks and config.get(GGUF_BITS):
-        return float(config[GGUF_BITS])
-    if footprint.linear_bits is not None:
-        return footprint.linear_bits
-    return packed_bits(config) or footprint.weight_bits
 
 
 def packed_bits(config: Mapping[str, Any]) -> float | None:

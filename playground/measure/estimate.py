@@ -8,14 +8,14 @@ Pure arithmetic on a Hugging Face config. Example::
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from playground.core.problem import Problem
-from playground.core.technique import Footprint, away_layers, kept_layers, kept_width
+from playground.core.technique import GGUF_BITS, Footprint, away_layers, kept_layers, kept_width
 from playground.measure.buckets import bucket
-from playground.measure.checkpoint import linear_bits
+from playground.measure.checkpoint import SCALE_BITS, packed_bits
 
 KNOWN_TYPES = ("llama", "mistral", "qwen2", "qwen3", "smollm3")
 # Where config.json leaves tie_word_embeddings out, these types tie; all others do not.
@@ -124,6 +124,28 @@ def estimate(config: Mapping[str, Any], footprint: Footprint, prompt_tokens: int
     if footprint.score_matrix:
         activations += footprint.rows * shape.heads * at_once**2 * (width + 4)
     return Estimate(round(weights), round(kv), round(activations), round(weights) + round(kv) + round(activations), count.note)
+
+
+def linear_bits(config: Mapping[str, Any], footprint: Footprint) -> float:
+    """Bits of a weight of the decoder's linear layers: those of the knobs, else those in which the checkpoint came."""
+    if footprint.in_blocks and config.get(GGUF_BITS):
+        return float(config[GGUF_BITS])
+    if footprint.linear_bits is not None:
+        return footprint.linear_bits + _smaller_groups(shape_of(config), footprint.linear_groups)
+    return packed_bits(config) or footprint.weight_bits
+
+
+def _smaller_groups(shape: Shape, groups: Sequence[int]) -> float:
+    """Mean bits that scales take beyond those of the first of `groups`: where it does not divide a layer's columns, a smaller one does."""
+    if not groups:
+        return 0.0
+    q, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    weights = {shape.hidden: shape.hidden * (q + 2 * kv + 2 * shape.intermediate)}  # by columns
+    for columns in (q, shape.intermediate):
+        weights[columns] = weights.get(columns, 0) + columns * shape.hidden
+    used = {columns: next((group for group in groups if columns % group == 0), groups[0]) for columns in weights}
+    more = sum(count * SCALE_BITS * (1 / used[columns] - 1 / groups[0]) for columns, count in weights.items())
+    return more / sum(weights.values())
 
 
 def together(first: Estimate, second: Estimate) -> Estimate:

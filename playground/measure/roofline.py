@@ -16,8 +16,7 @@ from typing import Any, Literal
 from playground.core.events import Ceilings
 from playground.core.problem import Problem
 from playground.core.technique import Footprint, away_layers
-from playground.measure.checkpoint import linear_bits
-from playground.measure.estimate import Shape, estimate, kv_bytes_per_token, parameters, reduced, shape_of, tokens_allocated
+from playground.measure.estimate import Shape, estimate, kv_bytes_per_token, linear_bits, parameters, reduced, shape_of, tokens_allocated
 
 Bound = Literal["memory", "compute", "launch"]
 

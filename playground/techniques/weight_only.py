@@ -13,8 +13,9 @@ from playground.techniques import precision
 from playground.techniques.quantization import PACKED, linear_layers
 from playground.techniques.setup import TransformersSetup
 
-# Bits a weight with its scale: one of 32 bits a row (counted as 0.02), or one of 16 bits for each group of 128.
+# Bits a weight with its scale: one of 32 bits a row (counted as 0.02), or one of 16 bits for each of the largest GROUPS.
 BITS = {"int8": 8.02, "int4": 4.125, "fp8": 8.02}
+GROUPS = (128, 64, 32)  # columns of a row that share a scale with int4: the first that divides the columns of the layer
 FEW_TOKENS = 256  # are multiplied with packed weights, 64 at a time; for more these are written out first
 FP8 = (8, 9)
 
@@ -89,7 +90,10 @@ class WeightOnly(Technique):
         if kind == "none":
             return footprint
         unpacked = footprint.weight_bits
-        return replace(footprint, linear_bits=BITS[kind], head_bits=BITS["int8"], unpack_above=FEW_TOKENS, unpacked_bits=unpacked)
+        groups = GROUPS if kind == "int4" else ()
+        return replace(
+            footprint, linear_bits=BITS[kind], linear_groups=groups, head_bits=BITS["int8"], unpack_above=FEW_TOKENS, unpacked_bits=unpacked
+        )
 
     def for_graph(self, knobs: Knobs, setup: TransformersSetup) -> None:
         """The engine packs once the weights are there."""

@@ -172,6 +172,18 @@ def test_packed_weights_take_their_bits_and_all_others_sixteen(kind: str, bits: 
     assert estimate(LLAMA_1B, footprint, 10, 10).weights_bytes == pytest.approx(expected, abs=1)
 
 
+def test_layers_whose_columns_128_does_not_divide_have_smaller_groups_and_more_scales() -> None:
+    smollm = {
+        "model_type": "llama", "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9,
+        "num_key_value_heads": 3, "vocab_size": 49152, "tie_word_embeddings": True,
+    }  # fmt: skip
+    footprint = footprint_of(RunSpec(knobs={"weight_only": "int4"}), techniques())
+    of_576, of_1536 = 30 * 576 * (576 + 2 * 192 + 2 * 1536 + 576), 30 * 1536 * 576  # q k v, gate and up, o; down
+    others = 49152 * 576 + 30 * 2 * 576 + 576
+    expected = of_576 * (4 + 16 / 64) / 8 + of_1536 * (4 + 16 / 128) / 8 + others * 2
+    assert estimate(smollm, footprint, 10, 10).weights_bytes == pytest.approx(expected, abs=1)
+
+
 def test_weights_are_written_out_for_more_than_256_tokens_in_the_precision_of_the_activations() -> None:
     found = known("weight_only").footprint(full(weight_only="int4"), Footprint(weight_bits=16.0))
     assert (found.unpack_above, found.unpacked_bits, found.linear_kernels) == (256, 16.0, 1.0)

@@ -16,9 +16,9 @@ from torch import nn
 from torch.profiler import record_function
 
 from playground.core.problem import Problem
-from playground.engines.decode.packing import GROUPS, group_of, multiply, pack
+from playground.engines.decode.packing import group_of, multiply, pack
 from playground.measure.step_profile import MARK
-from playground.techniques.weight_only import FEW_TOKENS
+from playground.techniques.weight_only import FEW_TOKENS, GROUPS
 
 HEAD_KINDS = {"int4": "int8"}  # how the output head is packed, where it is not as the layers are
 FEW_ROWS = 64  # at most: beyond, the library's products are as fast

@@ -23,10 +23,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from playground.techniques.weight_only import GROUPS
+
 if TYPE_CHECKING:
     import torch
 
-GROUPS = (128, 64, 32)
 KINDS = ("int8", "int4", "fp8")
 SHRINK = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75)
 CHUNK = 1 << 24  # weights at a time, so that what is computed in float32 stays small
