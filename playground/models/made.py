@@ -88,6 +88,15 @@ def find_made(name: str, kind: str = "", how: str = "") -> Path:
     raise Problem("user", f"{did_you_mean('Nothing was made under the name', plain, made(kind))} {how}".rstrip())
 
 
+def when_made(text: str) -> str:
+    """The moments at which the things that `text` names with made:NAME were made: what is made anew under an old name is another thing."""
+    moments: list[str] = []
+    for name in sorted(set(re.findall(rf"{PREFIX}({_NAME.pattern})", text))):
+        with suppress(OSError, Problem):
+            moments.append(str((find_made(name) / PROVENANCE).stat().st_mtime_ns))
+    return " ".join(moments)
+
+
 def provenance(folder: Path) -> dict[str, Any]:
     """How the thing in `folder` was made; raises Problem("user") where its file cannot be read."""
     path = folder / PROVENANCE

@@ -32,6 +32,7 @@ from playground.core.spec import RunSpec
 from playground.engines import engine_class
 from playground.measure.gauges import Gauges
 from playground.measure.machine import probe
+from playground.models.made import when_made
 from playground.run.child import COMMAND, Child
 from playground.run.failures import from_death, from_exception, oom_kills
 from playground.techniques import techniques
@@ -82,7 +83,8 @@ class Runner:
             spec = plan_for(spec, techniques(), engine, probe()).spec
             if fresh:
                 self.close()
-            child = self._child_for(load_key(spec, techniques()))
+            key = load_key(spec, techniques())
+            child = self._child_for(key + when_made(key))
         except (Problem, OSError) as error:
             yield from_exception(error)
             return

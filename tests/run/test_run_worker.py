@@ -60,6 +60,20 @@ def test_the_same_load_time_settings_reuse_the_worker_and_others_start_another(r
     assert gone(pid)
 
 
+def test_a_thing_made_anew_under_its_old_name_is_loaded_anew(runner, script, play, tmp_path, monkeypatch):
+    monkeypatch.setenv("PLAYGROUND_HOME", str(tmp_path))
+    spec = script(knobs={"adapter": "made:song"})
+    pids = []
+    for made_ns in (10**18, 10**18, 2 * 10**18):
+        provenance = tmp_path / "made" / "song" / "provenance.json"
+        provenance.parent.mkdir(parents=True, exist_ok=True)
+        provenance.write_text('{"kind": "adapter"}')
+        os.utime(provenance, ns=(made_ns, made_ns))
+        assert isinstance(ending(play(runner, spec)), Done)
+        pids.append(runner.pid)
+    assert (pids[0] == pids[1], pids[1] == pids[2]) == (True, False)
+
+
 def test_a_worker_loads_nothing_that_the_page_or_torch_needs():
     heavy = "{'torch', 'transformers', 'gradio', 'plotly', 'pandas', 'huggingface_hub'}"
     code = f"import sys, playground.run.worker; print(sorted({heavy} & set(sys.modules)))"
