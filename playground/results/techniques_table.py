@@ -85,8 +85,11 @@ def _support(technique: Technique, techniques: Techniques, engine: type[Engine])
                 refused[name].append(device)
     if not active:
         return "no"
-    parts = [name if devices == list(DEVICES) else f"{name} on {devices[0]}" for name, devices in refused.items() if devices]
-    return f"yes, but not {', '.join(parts)}" if parts else "yes"
+    said = [name for name, devices in refused.items() if devices == list(DEVICES)]
+    for device in DEVICES:
+        names = " or ".join(name for name, devices in refused.items() if devices == [device])
+        said += [f"{names} on {device}"] * bool(names)
+    return f"yes, but not {', '.join(said)}" if said else "yes"
 
 
 def _told_apart(technique: Technique, knobs: Knobs, allowed: Sequence[Knobs], techniques: Techniques) -> str:
@@ -111,9 +114,11 @@ def _effects(techniques: Techniques, recorded: Iterable[Recording]) -> dict[str,
                 text = _effect(result(spec, events, before), result(*before), technique, techniques)
                 against = "" if before is runs[0] else f", against {before[0].label}"
                 lines.setdefault((technique.name, spec.engine), []).append(text + against)
-        model = recording.specs[0].model.removeprefix("shape:")
+        what = recording.specs[0].model.removeprefix("shape:")
+        if lines and (tokens := value_of(result(*runs[0]), "prompt_tokens")):
+            what += f", {tokens:,.0f} tokens in"
         for (name, engine), texts in lines.items():
-            found.setdefault(name, []).append(f"{'; '.join(texts)} ({model}, {engine}, {recording.machine}, {recording.date})")
+            found.setdefault(name, []).append(f"{'; '.join(texts)} ({what}, {engine}, {recording.machine}, {recording.date})")
     return found
 
 

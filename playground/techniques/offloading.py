@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import errno
-import shutil
-import tempfile
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from playground.core.knobs import Choice, Range
 from playground.core.machine import Machine
-from playground.core.places import home
 from playground.core.problem import Problem
 from playground.core.technique import Effect, Explanation, Finding, Footprint, Knobs, Technique, away_layers
+from playground.techniques.away import AWAY, Away, copy_rate
 from playground.techniques.quantization import refuse_quantized
 from playground.techniques.setup import TransformersSetup
 
-FULL = (errno.ENOSPC, errno.EDQUOT)
-SLOWNESS = ("none", "cpu", "disk")
+SLOWNESS = ("none", "pinned", "cpu", "disk")
 PACKERS = ("quantization", "torchao")  # knobs of techniques that keep scales beside or inside their weights
 
 
@@ -35,9 +30,10 @@ class Offloading(Technique):
         Choice(
             "offload",
             "Offload",
-            SLOWNESS,
+            ("none", "cpu", "pinned", "disk"),
             "none",
-            "Where layers that do not stay on the device are kept: cpu is host memory beside a GPU, disk is a file.",
+            "Where layers that do not stay on the device are kept: cpu is host memory beside a GPU, pinned is host memory that the system "
+            "may not move, which the GPU reads by itself, disk is a file.",
         ),
         Range(
             "offload_share",
@@ -55,10 +51,10 @@ class Offloading(Technique):
         helps="A model that does not fit on the device runs at all, with the same output. Long prompts and large batches share one copy "
         "among many tokens.",
         costs="Every forward pass, and so every token, moves all offloaded bytes over the link. That alone is often many times a step "
-        "without offloading. What is read from disk stays in the system's file cache while memory is free, so that only then it is as fast "
-        "as memory.",
+        "without offloading. From pinned memory they come faster, and nobody else gets that memory. What is read from disk stays in the "
+        "system's file cache while memory is free, so that only then it is as fast as memory.",
     )
-    cases = ({"offload": "none"}, {"offload": "cpu"}, {"offload": "disk"}, {"offload": "disk", "offload_share": 1.0})
+    cases = ({"offload": "none"}, {"offload": "cpu"}, {"offload": "pinned"}, {"offload": "disk"}, {"offload": "disk", "offload_share": 1.0})
 
     def requires(self, knobs: Knobs, machine: Machine, device: str) -> str | None:
         """accelerate."""
@@ -109,8 +105,8 @@ class Offloading(Technique):
 
     def refuses_transformers(self, knobs: Knobs, device: str) -> str | None:
         """Host memory is where a CPU has its weights."""
-        if knobs["offload"] == "cpu" and device == "cpu":
-            return "cpu keeps layers in host memory beside a GPU, and on a CPU they are there already: choose disk."
+        if knobs["offload"] in ("cpu", "pinned") and device == "cpu":
+            return f"{knobs['offload']} keeps layers in host memory beside a GPU, and on a CPU they are there already: choose disk."
         return None
 
     def refuses_graph(self, knobs: Knobs, device: str) -> str | None:
@@ -134,7 +130,7 @@ class Offloading(Technique):
         """Counts the layers whose weights are nowhere on the device between passes and whose hook fetches them from where it should."""
         kind, layers = str(knobs["offload"]), engine.model.get_decoder().layers
         found = [_away(layer) for layer in layers]
-        right = sum(away is not None and (kind == "none" or away.kind == kind) for away in found)
+        right = sum(away is not None and (kind == "none" or (away.kind == kind and away.kept())) for away in found)
         if kind == "none":
             return Finding(right == 0, f"{right} of {len(layers)} decoder layers are offloaded")
         wanted = away_layers(len(layers), float(knobs["offload_share"]))
@@ -149,68 +145,6 @@ class Offloading(Technique):
         return {} if away is None else {"offloaded_bytes": _bytes(layers), "link_bytes_per_s": away.bytes_per_s}
 
 
-class Away(Mapping[str, Any]):
-    """Tensors by name, kept as they are in host memory; `bytes_per_s`: of one copy of all of them to the device."""
-
-    kind = "cpu"
-
-    def __init__(self, tensors: Mapping[str, Any]) -> None:
-        self.bytes_per_s = 0.0
-        self._tensors: Mapping[str, Any] = tensors
-
-    def __getitem__(self, name: str) -> Any:
-        return self._tensors[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._tensors)
-
-    def __len__(self) -> int:
-        return len(self._tensors)
-
-
-class AwayOnDisk(Away):
-    """Tensors in one file that has no name, so that its room on the disk is free again when this process ends, however it ends.
-
-    accelerate's own files are mapped while they are written, where a full disk kills the process; these are written, which says so."""
-
-    kind = "disk"
-
-    def __init__(self, tensors: Mapping[str, Any]) -> None:
-        """Raises Problem("user") where the disk is full."""
-        import torch
-
-        super().__init__(tensors)
-        places, end = {}, 0
-        self._file = tempfile.TemporaryFile(dir=home(), buffering=0)  # noqa: SIM115 (open as long as the model is)
-        try:
-            for name, tensor in tensors.items():
-                raw = memoryview(tensor.detach().contiguous().view(-1).view(torch.uint8).numpy())
-                places[name] = (end, tensor.shape, tensor.dtype, len(raw))
-                end += len(raw)
-                while raw:
-                    raw = raw[self._file.write(raw) :]
-        except OSError as error:
-            self._file.close()
-            if error.errno not in FULL:
-                raise
-            raise Problem("user", _full(sum(tensor.nbytes for tensor in tensors.values()))) from error
-        self._tensors = places
-
-    def __getitem__(self, name: str) -> Any:
-        import torch
-
-        start, shape, dtype, size = self._tensors[name]
-        raw = torch.empty(size, dtype=torch.uint8)
-        self._file.seek(start)
-        view = memoryview(raw.numpy())
-        while view:
-            count = self._file.readinto(view)
-            if not count:
-                raise Problem("crash", f"The file with the offloaded weights ended before {name}.")
-            view = view[count:]
-        return raw.view(dtype).view(shape)
-
-
 def _offloaded(model: Any, kind: str, share: float, device: str) -> Any:
     """`model` with its last layers kept away and everything else on `device`."""
     import torch
@@ -222,7 +156,7 @@ def _offloaded(model: Any, kind: str, share: float, device: str) -> Any:
     tensors = {f"{at}.{name}": tensor.data for at in range(first, len(layers)) for name, tensor in layers[at].named_parameters()}
     if any(type(tensor) is not torch.Tensor or tensor.is_meta for tensor in tensors.values()):
         raise Problem("unsupported", "Offloading moves plain weights only, and those of this model are packed. Set offload to none.")
-    away = AwayOnDisk(tensors) if kind == "disk" else Away(tensors)
+    away = AWAY[kind](tensors)
     for at in range(first, len(layers)):
         hook = AlignDevicesHook(
             execution_device=device,
@@ -238,29 +172,8 @@ def _offloaded(model: Any, kind: str, share: float, device: str) -> Any:
     for module in model.modules():
         for name, buffer in module._buffers.items():
             module._buffers[name] = buffer if buffer is None else buffer.to(device)
-    away.bytes_per_s = _rate(away, device)
+    away.bytes_per_s = copy_rate(away, device)
     return model
-
-
-def _rate(away: Away, device: str) -> float:
-    """Bytes a second of one copy of everything to the device, after one tensor to warm up."""
-    import torch
-
-    names, moved = list(away), 0
-    for name in names[:1] + names:
-        if name == names[0]:
-            _wait(device)
-            started, moved = time.perf_counter(), 0
-        moved += away[name].to(torch.device(device)).nbytes
-    _wait(device)
-    return moved / (time.perf_counter() - started)
-
-
-def _wait(device: str) -> None:
-    import torch
-
-    if device == "cuda":
-        torch.cuda.synchronize()
 
 
 def _away(layer: Any) -> Away | None:
@@ -280,14 +193,6 @@ def _bytes(layers: Any) -> int:
 
 def _share(knobs: Knobs) -> float:
     return float(knobs["offload_share"]) if knobs["offload"] != "none" else 0.0
-
-
-def _full(needed: int) -> str:
-    free = shutil.disk_usage(home()).free
-    return (
-        f"The disk is full: offloading writes {needed / 1e9:.2f} GB into {home()}, and {free / 1e9:.2f} GB are free there now. "
-        "Free some room, or offload a smaller share."
-    )
 
 
 TECHNIQUE = Offloading()

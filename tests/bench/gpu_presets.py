@@ -34,6 +34,8 @@ RUNS = {
     "llama-3.2-1b-offloading": f"{ONE} --engine transformers --max-new-tokens 16 --variant offload=cpu "
     f"--variant offload=cpu,offload_share=1.0 --variant offload=cpu,offload_share=1.0,batch_size=8 {FEW} "
     "--title 'Offloading: layers in host memory'",
+    "llama-3.1-8b-offloading": f"{EIGHT} --engine transformers --max-new-tokens 16 --variant offload=cpu --variant offload=pinned {FEW} "
+    "--title 'Offloading: ordinary and pinned host memory'",
     "llama-3.2-1b-serving": f"serving {ONE} --set requests_per_s=8 {FEW}",
     "llama-3.1-8b-prefix-cache": f"prefix-cache {EIGHT} {FEW}",
     "llama-3.2-1b-mixed-precision": f"mixed-precision --model shape:llama-3.2-1b --prompt-tokens 2048 {FEW}",

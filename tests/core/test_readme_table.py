@@ -51,7 +51,7 @@ def test_an_engine_has_a_technique_or_not_or_all_but_what_it_refuses() -> None:
 def test_an_effect_is_a_ratio_to_the_baseline_with_machine_and_date() -> None:
     quantized = rows(read(find("h200-smollm2-135m-quantization")))["Quantization"][5]
     assert "nf4: time per token × 1.31, weights × 0.433" in quantized  # 24.4 over 18.6 ms, 116 over 269 MB
-    assert quantized.endswith("(smollm2-135m-instruct, transformers, NVIDIA H200, 2026-11-22)")
+    assert quantized.endswith("(smollm2-135m-instruct, 42 tokens in, transformers, NVIDIA H200, 2026-11-22)")
 
 
 def test_a_difference_that_the_intervals_do_not_show_is_called_none() -> None:
@@ -68,7 +68,9 @@ def test_a_variant_that_differs_in_two_techniques_is_held_against_the_first_that
 def test_a_variant_in_another_engine_shows_the_effect_of_no_technique() -> None:
     found = rows(read(find("h200-llama-3.2-1b-launch-bound")))  # bf16 and nf4 in transformers, bf16 and int4 in graph
     assert {title for title, row in found.items() if row[5]} == {"Quantization", "Weight-only quantization"}
-    assert found["Weight-only quantization"][5].endswith("(llama-3.2-1b, graph, NVIDIA H200, 2026-11-23)"), "the engine of both"
+    assert found["Weight-only quantization"][5].endswith("(llama-3.2-1b, 61 tokens in, graph, NVIDIA H200, 2026-11-23)"), (
+        "the engine of both"
+    )
     assert found["Weight-only quantization"][5].startswith("int4: ")
 
 

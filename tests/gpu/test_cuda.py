@@ -55,6 +55,7 @@ def events_of(runner: Runner, model: str, tokens: int = 8, **knobs: Any) -> list
         {"kv_cache": "quantized", "kv_backend": "fp8"},
         {"kv_cache": "window", "kv_window": 16},
         {"offload": "cpu"},
+        {"offload": "pinned"},
         {"precision": "fp32", "autocast": "bf16"},
         {"precision": "bf16", "torchao": "fp8"},
         {"precision": "bf16", "prune": "two_four"},

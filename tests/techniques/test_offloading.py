@@ -25,7 +25,7 @@ from playground.measure.roofline import decode_work
 from playground.measure.trace import Trace
 from playground.measure.values import Missing
 from playground.techniques import techniques
-from playground.techniques.offloading import AwayOnDisk
+from playground.techniques.away import AwayOnDisk, AwayPinned
 
 TECHNIQUE = techniques()["offloading"]
 MEASURE = {metric.name: metric.measure for metric in METRICS}
@@ -98,6 +98,33 @@ def test_what_comes_back_from_disk_is_what_went_there(playground_home: Path, dty
     assert sorted(playground_home.iterdir()) == before  # the file has no name, so nobody needs to remove it
 
 
+def test_pinned_weights_are_those_that_torch_calls_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    pinned: list[int] = []  # a machine without a GPU can pin nothing
+
+    def pin(tensor: torch.Tensor) -> torch.Tensor:
+        copy = tensor.clone()
+        pinned.append(copy.data_ptr())
+        return copy
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    monkeypatch.setattr(torch.Tensor, "is_pinned", lambda tensor: tensor.data_ptr() in pinned)
+    tensors = {"a": torch.ones(2), "b": torch.zeros(3)}
+    away = AwayPinned(tensors)
+    assert (away.kept(), dict(away)["b"].tolist()) == (True, [0.0, 0.0, 0.0])
+    pinned.pop()
+    assert not away.kept()
+
+
+def test_fewer_and_nearer_layers_promise_shorter_steps() -> None:
+    def effect(kind: str, share: float, before: str, was: float) -> Any:
+        one, other = (complete(RunSpec(knobs={"offload": how, "offload_share": part}), techniques()).knobs
+                      for how, part in ((kind, share), (before, was)))  # fmt: skip
+        return TECHNIQUE.expect(one, other).get("itl_s")
+
+    assert (effect("cpu", 0.5, "none", 0.5), effect("pinned", 0.5, "cpu", 0.5), effect("disk", 0.5, "cpu", 0.5)) == ("up", "down", "up")
+    assert effect("pinned", 1.0, "cpu", 0.5) is None, "more, from a faster place"
+
+
 def test_a_full_disk_is_a_sentence_and_leaves_nothing_behind(playground_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("this system has no /dev/full, a file on which every write finds the disk full")
@@ -130,7 +157,12 @@ def test_what_the_hooks_cannot_move_is_refused_with_the_way_out(knobs: dict[str,
 
 
 def test_host_memory_on_a_cpu_and_weights_that_move_under_a_captured_step_are_refused() -> None:
-    for engine, kind, words in (("transformers", "cpu", "choose disk."), ("graph", "disk", "choose the engine transformers.")):
+    wanted = {
+        "cpu": ("transformers", "choose disk."),
+        "pinned": ("transformers", "choose disk."),
+        "disk": ("graph", "the engine transformers."),
+    }
+    for kind, (engine, words) in wanted.items():
         spec = complete(RunSpec(engine=engine, device="cpu", knobs={"offload": kind}), techniques(), engines()[engine].defaults("cpu"))
         assert str(refusal(spec, techniques(), engines()[engine], probe())).endswith(words)
 
