@@ -106,16 +106,17 @@ def _effects(techniques: Techniques, recorded: Iterable[Recording]) -> dict[str,
         if recording.sweep:  # its first run is no baseline of the others
             continue
         lines: dict[tuple[str, str], list[str]] = {}
-        runs = list(zip(recording.specs, recording.events, strict=True))
-        for number, (spec, events) in enumerate(runs):
-            pairs = ((other, technique) for other in runs[:number] if (technique := _alone(spec, other[0], techniques)))
-            before, technique = next(pairs, (None, None))
-            if before and technique:
-                text = _effect(result(spec, events, before), result(*before), technique, techniques)
-                against = "" if before is runs[0] else f", against {before[0].label}"
+        specs = recording.specs
+        results = [result(spec, events) for spec, events in zip(specs, recording.events, strict=True)]
+        for number, spec in enumerate(specs):
+            pairs = ((other, technique) for other in range(number) if (technique := _alone(spec, specs[other], techniques)))
+            before, technique = next(pairs, (0, None))
+            if technique:
+                text = _effect(results[number], results[before], technique, techniques)
+                against = f", against {specs[before].label}" if before else ""
                 lines.setdefault((technique.name, spec.engine), []).append(text + against)
-        what = recording.specs[0].model.removeprefix("shape:")
-        if lines and (tokens := value_of(result(*runs[0]), "prompt_tokens")):
+        what = specs[0].model.removeprefix("shape:")
+        if tokens := value_of(results[0], "prompt_tokens"):
             what += f", {tokens:,.0f} tokens in"
         for (name, engine), texts in lines.items():
             found.setdefault(name, []).append(f"{'; '.join(texts)} ({what}, {engine}, {recording.machine}, {recording.date})")

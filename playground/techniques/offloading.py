@@ -30,7 +30,7 @@ class Offloading(Technique):
         Choice(
             "offload",
             "Offload",
-            ("none", "cpu", "pinned", "disk"),
+            SLOWNESS,
             "none",
             "Where layers that do not stay on the device are kept: cpu is host memory beside a GPU, pinned is host memory that the system "
             "may not move, which the GPU reads by itself, disk is a file.",
@@ -129,14 +129,15 @@ class Offloading(Technique):
     def evidence_for_transformers(self, knobs: Knobs, engine: Any) -> Finding:
         """Counts the layers whose weights are nowhere on the device between passes and whose hook fetches them from where it should."""
         kind, layers = str(knobs["offload"]), engine.model.get_decoder().layers
-        found = [_away(layer) for layer in layers]
-        right = sum(away is not None and (kind == "none" or (away.kind == kind and away.kept())) for away in found)
+        found = [away for layer in layers if (away := _away(layer)) is not None]
         if kind == "none":
-            return Finding(right == 0, f"{right} of {len(layers)} decoder layers are offloaded")
+            return Finding(not found, f"{len(found)} of {len(layers)} decoder layers are offloaded")
+        there = bool(found) and found[0].kind == kind and found[0].kept()  # one place for all of them
+        right = sum(away is found[0] for away in found) if there else 0
         wanted = away_layers(len(layers), float(knobs["offload_share"]))
         size = f"{_bytes(layers) / 1e6:,.1f} MB"
         text = f"{right} of {len(layers)} decoder layers are kept off the device ({kind}, {size}) and fetched by a hook"
-        return Finding(right == wanted == sum(away is not None for away in found), text)
+        return Finding(right == wanted == len(found), text)
 
     def counts_for_transformers(self, knobs: Knobs, engine: Any) -> Mapping[str, float]:
         """Bytes of the real tensors that a pass moves, and the rate that one copy of them had when the model was loaded."""

@@ -154,7 +154,7 @@ def test_a_larger_head_takes_a_larger_share(llama):
         return statistics.median(parts["head"] / sum(parts.values()) for parts in looks)
 
     wide = LlamaForCausalLM(LlamaConfig(**{**llama.config.to_dict(), "vocab_size": 400_000})).eval()
-    assert share(wide) > share(llama)
+    assert share(wide) > 2 * share(llama)
 
 
 def test_profiling_leaves_no_hook_behind_even_if_the_step_fails(llama):

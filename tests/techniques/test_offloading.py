@@ -157,12 +157,8 @@ def test_what_the_hooks_cannot_move_is_refused_with_the_way_out(knobs: dict[str,
 
 
 def test_host_memory_on_a_cpu_and_weights_that_move_under_a_captured_step_are_refused() -> None:
-    wanted = {
-        "cpu": ("transformers", "choose disk."),
-        "pinned": ("transformers", "choose disk."),
-        "disk": ("graph", "the engine transformers."),
-    }
-    for kind, (engine, words) in wanted.items():
+    away = [("transformers", kind, "choose disk.") for kind in ("cpu", "pinned")]
+    for engine, kind, words in (*away, ("graph", "disk", "choose the engine transformers.")):
         spec = complete(RunSpec(engine=engine, device="cpu", knobs={"offload": kind}), techniques(), engines()[engine].defaults("cpu"))
         assert str(refusal(spec, techniques(), engines()[engine], probe())).endswith(words)
 
