@@ -63,15 +63,15 @@ class Footprint:
     and after the prompt the newest tokens are kept so until `kv_residual` of them have come.
 
     Where more than `unpack_above` tokens are multiplied at once (None: never), each linear layer's weights are first written out in
-    `unpacked_bits`. Kernels of eager transformers: `layer_kernels` of one decoder layer without a cache and with one product for each
-    of its linear layers; `step_kernels` in its place in the decode steps of a compiled layer; `linear_kernels` of a linear layer;
-    `unpack_kernels` more where its weights are unpacked. `layers_share`, `mlp_share`: what is left of the decoder's layers and of the
-    intermediate channels of each, as `kept_layers` and `kept_width` count them. `away_share`: of the decoder's layers, those that are kept
-    off the device and come to it for each pass, as `away_layers` counts them. `in_blocks`: linear layers keep the blocks of a GGUF file,
-    which are those of `linear_bits` where the model's facts do not name its own (GGUF_BITS). `linear_groups`: columns that share a scale;
-    `linear_bits` counts the first, and a layer whose columns it does not divide takes the next that does. `speculated`: a step checks
-    proposed tokens, and nobody knows before how many of them it will keep. `scheduled`: requests come over time, and nobody knows which
-    share a step.
+    `unpacked_bits`. Kernels of eager transformers: `layer_kernels` of one decoder layer without a cache and with one product for each of
+    its linear layers; `step_kernels` in its place in the decode steps of a compiled layer; `linear_kernels` of a linear layer,
+    `joined_kernels` of which a compiled step joins with others; `unpack_kernels` more where its weights are unpacked. `layers_share`,
+    `mlp_share`: what is left of the decoder's layers and of the intermediate channels of each, as `kept_layers` and `kept_width` count
+    them. `away_share`: of the decoder's layers, those that are kept off the device and come to it for each pass, as `away_layers` counts
+    them. `in_blocks`: linear layers keep the blocks of a GGUF file, which are those of `linear_bits` where the model's facts do not name
+    its own (GGUF_BITS). `linear_groups`: columns that share a scale; `linear_bits` counts the first, and a layer whose columns it does not
+    divide takes the next that does. `speculated`: a step checks proposed tokens, and nobody knows before how many of them it will keep.
+    `scheduled`: requests come over time, and nobody knows which share a step.
     `product_dtype`: torch's name of the format in which linear layers multiply, which need not be that of their weights
     (those of int8 and fp8 are counted as the format that the results come in).
     """
@@ -91,6 +91,7 @@ class Footprint:
     layer_kernels: float = 39.0
     step_kernels: float | None = None
     linear_kernels: float = 1.0
+    joined_kernels: float = 0.0
     unpack_kernels: float = 1.0
     captured: bool = False
     kv_bucketed: bool = False

@@ -92,7 +92,8 @@ def decode_work(config: Mapping[str, Any], footprint: Footprint, cached_tokens: 
     if footprint.kv_unpacked_bits:  # unpacked, shifted, scaled, joined with what is new and read: 1 + 2 + 2 + 2 + 1 times its own width
         moved += 8 * cached_tokens * footprint.kv_unpacked_bits / footprint.kv_bits
     if footprint.step_kernels is not None:  # prompts, and steps without a cache, are not compiled
-        footprint = replace(footprint, layer_kernels=footprint.step_kernels)
+        left = footprint.linear_kernels - footprint.joined_kernels
+        footprint = replace(footprint, layer_kernels=footprint.step_kernels, linear_kernels=left)
     step = _pass(config, footprint, tokens=1, context=length, kv_tokens=moved)
     return replace(step, captured=footprint.captured)
 

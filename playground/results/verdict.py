@@ -1,7 +1,8 @@
 """What decided a run's speed, and why it differs from the baseline's: one sentence with the run's own numbers.
 
-Pure. On a GPU the profile says whether kernels or their launches decide; on a CPU, and without a profile, the cost of a launch does. Of
-memory, arithmetic and the link to offloaded weights that one decides which needs most of the time at its best. Example::
+Pure. On a GPU the profile says whether kernels, their launches, or what else the host does between them decides; on a CPU, and without a
+profile, the cost of a launch does. Of memory, arithmetic and the link to offloaded weights that one decides which needs most of the time at
+its best. Example::
 
     verdict(seen(trace, values), seen(baseline, baseline_values))["bottleneck"]   # "launch"
 """
@@ -22,6 +23,7 @@ EXPLAINS = 0.25  # a resource that needs less than this share of the kernels' ti
 SIMILAR = 0.05  # amounts closer than this are "the same"
 DECIDES = {
     "launch": "the launches decide",
+    "host": "the host's other work decides",
     "memory": "memory traffic decides",
     "compute": "arithmetic decides",
     "communication": "their transfer decides",
@@ -29,8 +31,8 @@ DECIDES = {
 
 
 def verdict(run: Seen, baseline: Seen | None) -> dict[str, str]:
-    """bottleneck and prefill: launch, memory, compute, communication or unknown; sentence: why, with numbers, against the baseline where
-    given."""
+    """bottleneck and prefill: launch, host, memory, compute, communication or unknown; sentence: why, with numbers, against the baseline
+    where given."""
     if run.step_s is None:
         no_step = "no decode step was timed" if run.rows else "no timed pass was completed"
         no_step = run.reason if run.reason == SCHEDULED.reason else no_step
@@ -50,7 +52,18 @@ def bottleneck(run: Seen) -> str:
     shares = needs(run)
     if run.busy is None:
         return _decided(shares)
-    return _decided({**shares, "launch": max(1 - run.busy - shares.get("communication", 0.0), 0.0)}, profiled=True)
+    idle = max(1 - run.busy - shares.get("communication", 0.0), 0.0)
+    kind = _decided({**shares, "launch": idle}, profiled=True)
+    launching = _launching_s(run)
+    slow_host = kind == "launch" and launching is not None and run.step_s and launching / run.step_s < EXPLAINS
+    return "host" if slow_host else kind
+
+
+def _launching_s(run: Seen) -> float | None:
+    """Estimated time to launch the kernels that the profile counted."""
+    if run.kernels is None or run.ceilings is None or run.decode is None:
+        return None
+    return launching_s(Work(0.0, 0.0, run.kernels, run.decode.captured), run.ceilings)
 
 
 def prefill_bottleneck(run: Seen, decode: str) -> str:
@@ -157,10 +170,11 @@ def _lead(run: Seen, baseline: Seen) -> tuple[str, int]:
 def _state(run: Seen, baseline: Seen | None, kind: str) -> str:
     """The numbers that name the bottleneck, or those that do not."""
     step = shown(run.step_s or 0, "s")
-    if kind == "launch" and run.busy is not None and run.kernels is not None:
+    if kind in ("launch", "host") and run.busy is not None and run.kernels is not None:
         theirs = baseline.kernels if baseline else None
         more = f" (the baseline has {theirs:,.0f})" if theirs and abs(run.kernels / theirs - 1) > 0.1 else ""
-        return f"{run.kernels:,.0f} kernels a step{more} keep the GPU busy for only {_percent(run.busy)} of the {step} that it takes"
+        text = f"{run.kernels:,.0f} kernels a step{more} keep the GPU busy for only {_percent(run.busy)} of the {step} that it takes"
+        return text if kind == "launch" else f"{text}, and launching them takes about {shown(_launching_s(run) or 0, 's')} of it"
     shares = needs(run)
     if kind == "launch" and run.decode:
         what = "calling" if run.device == "cpu" else "launching"

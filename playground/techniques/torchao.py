@@ -56,7 +56,9 @@ class TorchAO(Technique):
         helps="Weights take half or a quarter of the memory of 16 bits. Long prompts and large batches can gain from products of 8 bits, "
         "where the processor is faster at them; torch.compile joins the extra steps into one kernel.",
         costs="Output quality, least with int8_weight_only, most with int4_weight_only. Without compiling, int8_weight_only writes each "
-        "weight out in full precision at every step and int8_dynamic runs many small operations a layer: decoding is slower than without.",
+        "weight out in full precision at every step and int8_dynamic runs many small operations a layer: decoding is slower than without. "
+        "int8_dynamic on a GPU is slowest: torchao 0.18 writes each layer's input out as text, to see what kind of tensor it is, and with "
+        "16 rows or fewer, for which torch has no product of integers, it multiplies in fp32.",
     )
     cases = (
         {"torchao": "int8_weight_only"},
@@ -67,13 +69,16 @@ class TorchAO(Technique):
     )
 
     def requires(self, knobs: Knobs, machine: Machine, device: str) -> str | None:
-        """The package, and for int4 and fp8 a GPU whose tensor cores have them (torchao 0.18: no CPU layout of int4 without the package
-        mslk, and no fp8 products on a CPU)."""
+        """The package; for int4 and fp8 a GPU whose tensor cores have them (torchao 0.18: no CPU layout of int4 without the package mslk,
+        and no fp8 products on a CPU); and what compiled steps multiply."""
         kind = str(knobs["torchao"])
         if kind == "none":
             return None
         if "torchao" not in machine.packages:
             return "needs the package torchao, which is not installed: pip install torchao."
+        if kind == "int8_dynamic" and device != "cpu" and knobs.get("compile", "off") != "off":
+            why = "torch's product of integers takes more than 16 rows on a GPU, and a compiled step may have one"
+            return f"int8_dynamic cannot be compiled there: {why}. Set compile to off, or torchao to int8_weight_only or fp8."
         wanted = CAPABILITY.get(kind)
         if wanted is None:
             return None
@@ -117,7 +122,7 @@ class TorchAO(Technique):
     def footprint(self, knobs: Knobs, footprint: Footprint) -> Footprint:
         """The linear layers without the head. int8_weight_only: every product first writes its weights out in the precision of the
         activations, and scales after. int8_dynamic: 36 operators that compute, for one product and the rounding of its input, and 5 casts
-        more in 16 bits (profile of a CPU, torchao 0.18). int4 and fp8: their kernels were not counted."""
+        more in 16 bits (profile of a CPU, torchao 0.18), which a compiled step joins. int4 and fp8: their kernels were not counted."""
         kind = str(knobs["torchao"])
         if kind == "none":
             return footprint
@@ -125,7 +130,10 @@ class TorchAO(Technique):
         footprint = replace(footprint, linear_bits=BITS[kind])
         if kind == "int8_weight_only":
             return replace(footprint, linear_kernels=3.0 if casts else 2.0, unpack_above=0, unpacked_bits=footprint.weight_bits)
-        return replace(footprint, linear_kernels=41.0 if casts else 36.0) if kind == "int8_dynamic" else footprint
+        if kind == "int8_dynamic":
+            kernels = 41.0 if casts else 36.0
+            return replace(footprint, linear_kernels=kernels, joined_kernels=kernels - 1)
+        return footprint
 
     def for_transformers(self, knobs: Knobs, setup: TransformersSetup) -> None:
         """A change of the loaded model."""

@@ -29,8 +29,11 @@ RUNS = {
     "llama-3.1-8b-torchao": f"{EIGHT} --engine transformers --prompt-tokens 4096 --max-new-tokens 24 "
     "--variant torchao=int8_weight_only --variant torchao=int8_dynamic --variant torchao=fp8 "
     f"--variant torchao=int4_weight_only {FEW} --title 'torchao: fewer bits, in memory and in products'",
-    "llama-3.2-1b-kv-cache-kinds": f"kv-cache-kinds {ONE} --prompt-tokens 8192 --variant kv_cache=quantized,kv_backend=fp8 "
-    f"--variant kv_cache=offloaded {FEW}",
+    "llama-3.2-1b-torchao-compiled": f"{ONE} --engine transformers --set kv_cache=static --set compile=reduce_overhead "
+    f"--variant torchao=int8_weight_only --variant torchao=fp8 {FEW} --title 'torchao, compiled and captured'",
+    "llama-3.2-1b-kv-cache-kinds": f"kv-cache-kinds {ONE} --prompt-tokens 8192 {FEW}",
+    "llama-3.2-1b-kv-cache-host": f"{ONE} --engine transformers --prompt-tokens 8192 --variant kv_cache=quantized,kv_backend=fp8 "
+    f"--variant kv_cache=offloaded {FEW} --title 'KV cache: fp8, and in host memory'",
     "llama-3.2-1b-offloading": f"{ONE} --engine transformers --max-new-tokens 16 --variant offload=cpu "
     f"--variant offload=cpu,offload_share=1.0 --variant offload=cpu,offload_share=1.0,batch_size=8 {FEW} "
     "--title 'Offloading: layers in host memory'",
@@ -50,8 +53,8 @@ RUNS = {
     "llama-3.2-1b-hardware": f"{ONE} --engine transformers --max-new-tokens 16 --variant device=cpu {FEW} --title 'Hardware: GPU or CPU'",
     "llama-3.2-1b-compiled-graph": f"compiled-graph {ONE} --variant kv_cache=static,compile=reduce_overhead {FEW}",
     "smollm2-135m-speculative": "speculative --protocol quick --no-energy",
-    "smollm2-135m-torchao": "--engine transformers --set precision=bf16 --variant torchao=int8_weight_only --variant torchao=int8_dynamic "
-    "--variant torchao=fp8 --protocol quick --no-energy --title 'torchao: fewer bits, and what they cost'",
+    "smollm2-135m-torchao": "--engine transformers --set precision=bf16 --max-new-tokens 8 --variant torchao=int8_weight_only "
+    "--variant torchao=fp8 --variant torchao=int8_dynamic --protocol quick --no-energy --title 'torchao: fewer bits, and what they cost'",
     "smollm2-135m-gguf-blocks": "gguf-blocks --protocol quick --no-energy",
     "smollm2-135m-adapters": "adapters --protocol quick --no-energy",
     "smollm2-135m-distillation": "distillation --protocol quick --no-energy",

@@ -33,6 +33,18 @@ def test_steps_that_check_proposed_tokens_are_told_by_the_step_and_by_the_token(
     assert (found["prediction"], found["prediction_reason"][:28]) == ({}, "a step checks several propos")
 
 
+def test_what_else_the_host_does_is_told_from_launching_kernels():
+    found = verdict(run("2:4", step_ms=180, precision="fp16", prune="two_four", kernels=1560, kernel_ms=15.7), FP16)
+    assert found["bottleneck"] == "host"
+    # 1,560 launches of 4.5 us, times 2.2 for the modules around them
+    assert found["sentence"].endswith(
+        "keep the GPU busy for only 8.7 % of the 180 ms that it takes, and launching them takes about 15.4 ms of it, so the host's other "
+        "work decides and a step takes 180 ms instead of 10.7 ms."
+    )
+    bounds = {step: verdict(run("2:4", step_ms=step, kernels=1560, kernel_ms=1), FP16)["bottleneck"] for step in (61, 62.5)}
+    assert bounds == {61: "launch", 62.5: "host"}  # 15.4 ms are more and less than a quarter of it
+
+
 def test_fewer_bytes_at_the_same_time_gain_nothing():
     found = verdict(run("nf4", step_ms=9.75, quantization="nf4", kernels=740, kernel_ms=0.9), BF16)
     assert found["bottleneck"] == "launch"

@@ -197,6 +197,14 @@ def test_two_four_is_refused_on_a_cpu_with_the_reason() -> None:
         load(prune="two_four", precision="bf16")
 
 
+def test_two_four_is_expected_to_save_memory_and_to_take_longer_a_step() -> None:
+    dense, zeros, sparse = ({"prune": kind, "prune_share": 0.5} for kind in ("none", "magnitude", "two_four"))
+    expect = techniques()["pruning"].expect
+    assert (expect(sparse, dense)["weights_bytes"], expect(sparse, dense)["itl_s"]) == ("down", "up")
+    assert (expect(zeros, sparse)["weights_bytes"], expect(zeros, sparse)["itl_s"]) == ("up", "down")
+    assert expect(zeros, dense)["itl_s"] == "same"
+
+
 def test_a_run_that_pruned_nothing_fails_its_proof() -> None:
     engine = load()
     prove = techniques()["pruning"].evidence_for_transformers

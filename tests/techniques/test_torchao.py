@@ -9,11 +9,14 @@ from typing import Any
 import pytest
 
 from playground.core.engine import Batch
-from playground.core.plan import complete, plan_for, refusal
+from playground.core.machine import Gpu, Machine
+from playground.core.plan import complete, footprint_of, plan_for, refusal
 from playground.core.problem import Problem
 from playground.core.spec import RunSpec
 from playground.engines import engines
 from playground.measure.machine import probe
+from playground.measure.roofline import decode_work
+from playground.models.resolve import resolve
 from playground.techniques import techniques
 
 torch = pytest.importorskip("torch")
@@ -97,6 +100,25 @@ def test_what_excludes_itself_is_refused_with_the_way_out(knobs: dict[str, Any],
 def test_what_a_cpu_has_no_kernels_for_is_refused(kind: str, capability: str) -> None:
     with pytest.raises(Problem, match=f"capability {capability}: its products have no CPU kernels. Choose int8"):
         load(torchao=kind, precision="bf16")
+
+
+def test_integer_products_of_one_row_are_not_compiled_on_a_gpu() -> None:
+    gpu = Machine("h", "cpu", 2, 8, 4, "cuda", (Gpu("H200", "u", (9, 0), 1, 1, "1"),), packages=probe().packages)
+    knobs = {"torchao": "int8_dynamic", "precision": "bf16", "kv_cache": "static", "compile": "reduce_overhead"}
+    requires = techniques()["torchao"].requires
+    assert "takes more than 16 rows on a GPU, and a compiled step may have one. Set compile to off" in str(requires(knobs, gpu, "cuda"))
+    for allowed in ({"compile": "off"}, {"torchao": "fp8"}, {"torchao": "int8_weight_only"}):
+        assert requires({**knobs, **allowed}, gpu, "cuda") is None
+    assert requires({**knobs, "compile": "default"}, gpu, "cpu") is None
+
+
+def test_a_compiled_step_joins_the_operators_around_integer_products() -> None:
+    def launches(**knobs: Any) -> float:
+        spec = complete(RunSpec(knobs={"torchao": "int8_dynamic", "precision": "fp32", "kv_cache": "static", **knobs}), techniques())
+        return decode_work(resolve("shape:tiny", lambda event: None).config, footprint_of(spec, techniques()), 10).launches
+
+    assert launches(compile="default") == 2 * 15 + 21  # two layers of 15 kernels, and those of no layer
+    assert launches() == 2 * (39 + 10 + 7 * 35) + 21  # the static cache has 10 more, each of the 7 products 35
 
 
 def test_the_engine_graph_refuses_it_and_names_what_it_has_instead() -> None:

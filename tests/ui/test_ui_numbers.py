@@ -112,7 +112,13 @@ def test_dollars_rates_and_spreads_are_written_for_people() -> None:
 
 @pytest.mark.parametrize(
     ("name", "badge"),
-    [("launch", "launch-bound"), ("memory", "memory-bound"), ("compute", "compute-bound"), ("unknown", "bottleneck not known")],
+    [
+        ("launch", "launch-bound"),
+        ("host", "host-bound"),
+        ("memory", "memory-bound"),
+        ("compute", "compute-bound"),
+        ("unknown", "bottleneck not known"),
+    ],
 )
 def test_a_variant_that_is_done_says_what_bounds_it_and_why(name: str, badge: str) -> None:
     html = column(document(verdict={"bottleneck": name, "sentence": "1,462 kernels a token", "prefill": "compute"}))

@@ -21,6 +21,7 @@ HEADLINES = ("ttft_s", "itl_s", "output_tokens_per_s", *PEAKS, "kld_mean")
 STEADIER = "use more repeats: the careful protocol takes 10, in two alternating rounds"
 BOTTLENECKS = {
     "launch": "launch-bound",
+    "host": "host-bound",
     "memory": "memory-bound",
     "compute": "compute-bound",
     "communication": "communication-bound",
