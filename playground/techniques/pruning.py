@@ -59,11 +59,10 @@ class Pruning(Technique):
         "only those; layers takes whole decoder layers out, those that change their input least (cosine similarity on a text of ours); "
         "mlp_width takes out the intermediate channels that add least, so that three matrices of each layer are really smaller.",
         helps="Fewer layers and narrower MLPs are fewer bytes and less work on every device, and fewer layers are a smaller KV cache and "
-        "fewer kernels too. two_four nearly halves the memory of the linear layers on a GPU of compute capability 8.0 or more, and what it "
-        "multiplies: products of ten thousand tokens and more, long prompts of several requests, can gain.",
+        "fewer kernels too. two_four nearly halves the memory of the linear layers on a GPU of compute capability 8.0 or more.",
         costs="Output quality, and much of it, since nothing is trained afterwards: a small model loses its facts within a few layers. "
         "Zeros of magnitude save nothing: they are stored and multiplied like any other number, as dense kernels do not look for them. "
-        "For two_four PyTorch plans every product anew on the host, half a millisecond each: decoding is many times slower than without.",
+        "For two_four PyTorch plans every product anew on the host: prompts and decoding take several times as long as with dense kernels.",
     )
     cases = (
         {"prune": "magnitude", "prune_share": 0.3},
