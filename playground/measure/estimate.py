@@ -37,13 +37,15 @@ class ParameterCount:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Bytes. `note`: what the estimate assumes where it had to guess."""
+    """Bytes. `total_bytes`: on the device; `kv_host_bytes`: what of the KV cache lies in host memory beside it; `note`: what the estimate
+    assumes where it had to guess."""
 
     weights_bytes: int
     kv_cache_bytes: int
     activation_bytes: int
     total_bytes: int
     note: str = ""
+    kv_host_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -114,8 +116,7 @@ def estimate(config: Mapping[str, Any], footprint: Footprint, prompt_tokens: int
     whole = max(new_tokens - 1, 0) % footprint.kv_residual if footprint.kv_residual else 0  # a prompt is packed at once
     mean_bits = ((held - whole) * footprint.kv_bits + whole * (footprint.kv_unpacked_bits or 0)) / held
     kv = kv_bytes_per_token(config, mean_bits / 8) * held * footprint.rows * footprint.kv_share
-    if footprint.kv_offloaded:
-        kv *= min(2 / shape.layers, 1)
+    on_host = round(kv * max(1 - 2 / shape.layers, 0)) if footprint.kv_offloaded else 0  # but for a layer and the next
     width = bits / 8
     at_once = prompt_tokens if footprint.kv_share else tokens
     activations = footprint.rows * at_once * (8 * shape.hidden + 2 * shape.intermediate) * width + footprint.rows * shape.vocabulary * 4
@@ -123,7 +124,8 @@ def estimate(config: Mapping[str, Any], footprint: Footprint, prompt_tokens: int
         activations += linear / 8 / shape.layers
     if footprint.score_matrix:
         activations += footprint.rows * shape.heads * at_once**2 * (width + 4)
-    return Estimate(round(weights), round(kv), round(activations), round(weights) + round(kv) + round(activations), count.note)
+    total = round(weights) + round(kv) - on_host + round(activations)
+    return Estimate(round(weights), round(kv), round(activations), total, count.note, on_host)
 
 
 def linear_bits(config: Mapping[str, Any], footprint: Footprint) -> float:
@@ -151,9 +153,9 @@ def _smaller_groups(shape: Shape, groups: Sequence[int]) -> float:
 def together(first: Estimate, second: Estimate) -> Estimate:
     """Of two models that run in turn: the weights and caches of both, and the larger one's activations."""
     weights, kv = first.weights_bytes + second.weights_bytes, first.kv_cache_bytes + second.kv_cache_bytes
-    activations = max(first.activation_bytes, second.activation_bytes)
+    activations, on_host = max(first.activation_bytes, second.activation_bytes), first.kv_host_bytes + second.kv_host_bytes
     notes = " ".join(dict.fromkeys(filter(None, (first.note, second.note))))
-    return Estimate(weights, kv, activations, weights + kv + activations, notes)
+    return Estimate(weights, kv, activations, weights + kv - on_host + activations, notes, on_host)
 
 
 def lora_numbers(config: Mapping[str, Any], rank: int) -> int:

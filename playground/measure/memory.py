@@ -154,6 +154,14 @@ METRICS = (
         _remembered("kv_cache_bytes", "the engine did not report the bytes of its KV cache", ("timed",)),
     ),
     Metric(
+        "kv_host_bytes",
+        "KV cache in host memory",
+        "B",
+        "lower",
+        "what of kv_cache_bytes lies in host memory beside a GPU at the end of the largest timed batch",
+        _remembered("kv_host_bytes", "the KV cache is kept on the device", ("timed",)),
+    ),
+    Metric(
         "kv_cache_formula_bytes",
         "KV cache by formula",
         "B",
@@ -168,7 +176,8 @@ METRICS = (
         "Activations and the rest",
         "B",
         "lower",
-        "peak - weights - KV cache; the peak is peak_allocated_bytes on CUDA, on a CPU rss_growth_bytes, with libraries and freed pages",
+        "peak - weights - KV cache on the device; the peak is peak_allocated_bytes on CUDA, on a CPU rss_growth_bytes, with libraries and "
+        "freed pages",
         _rest,
     ),
     Metric(

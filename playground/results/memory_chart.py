@@ -1,7 +1,8 @@
 """The memory panel: what the measured memory of each variant is made of, stacked, and the measured peak as a mark.
 
 On a GPU the stack is the whole ladder: weights, KV cache, activations and workspace (together the peak of live tensors), what torch's
-allocator holds beyond them, and the driver's context. Where those were not measured it is weights, KV cache and the rest. Example::
+allocator holds beyond them, and the driver's context. What of the cache lies in host memory is no part of it. Where the ladder was not
+measured it is weights, KV cache and the rest. Example::
 
     memory(results, names)["figure"]["data"]
 """
@@ -64,7 +65,8 @@ def _stack(result: Result) -> list[tuple[Part, float]]:
     """The layers that were measured, from the bottom."""
     parts = LADDER if value_of(result, "activations_bytes") is not None else PLAIN
     found = [(part, value_of(result, part.metric)) for part in parts]
-    return [(part, max(0.0, size)) for part, size in found if size is not None]
+    elsewhere = {"kv_cache_bytes": value_of(result, "kv_host_bytes") or 0.0}
+    return [(part, max(0.0, size - elsewhere.get(part.metric, 0.0))) for part, size in found if size is not None]
 
 
 def _peak_of(result: Result) -> tuple[str, float]:

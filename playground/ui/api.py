@@ -37,10 +37,12 @@ KNOBS = "KNOBS"  # in a docstring: the place of every knob with its default
 
 
 class Sizes(TypedDict):
-    """Estimated memory in bytes; `note`: what the estimate leaves out, or ""."""
+    """Estimated memory in bytes; `total_bytes`: on the device, without `kv_host_bytes`, what of the KV cache lies in host memory; `note`:
+    what the estimate leaves out, or ""."""
 
     weights_bytes: int
     kv_cache_bytes: int
+    kv_host_bytes: int
     activation_bytes: int
     total_bytes: int
     note: str
@@ -150,7 +152,7 @@ def _estimate(app: App) -> Callable[..., Any]:
             spec: The variant, as `run` takes it: model, engine, device, knobs, workload. Whatever is left out has its default.
 
         Returns:
-            Bytes of weights, KV cache and activations, and their total; a model that was never fetched is an error.
+            Bytes of weights, KV cache and activations, and their total on the device; a model that was never fetched is an error.
         """
         with _spoken():
             one = _specs(app, spec)[0]
@@ -160,6 +162,7 @@ def _estimate(app: App) -> Callable[..., Any]:
         return Sizes(
             weights_bytes=found.weights_bytes,
             kv_cache_bytes=found.kv_cache_bytes,
+            kv_host_bytes=found.kv_host_bytes,
             activation_bytes=found.activation_bytes,
             total_bytes=found.total_bytes,
             note=found.note,

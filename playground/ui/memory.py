@@ -76,7 +76,7 @@ def _row(index: int, name: str, found: Estimate | None, short: str, longest: int
         return f'<div class="row v{index}"><span>{escape(name)}</span><em>not known before it is fetched</em></div>'
     parts: Mapping[str, tuple[str, int]] = {
         "w": ("weights", found.weights_bytes),
-        "k": ("KV cache", found.kv_cache_bytes),
+        "k": ("KV cache", found.kv_cache_bytes - found.kv_host_bytes),
         "a": ("activations", found.activation_bytes),
     }
     bar = "".join(

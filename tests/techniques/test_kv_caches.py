@@ -277,9 +277,13 @@ CONFIG = {
 }  # fmt: skip
 
 
-def kv_estimate(tokens: int, **knobs: Any) -> int:
+def estimated(tokens: int, **knobs: Any) -> Any:
     footprint = footprint_of(RunSpec(knobs={"precision": "bf16", **knobs}), techniques())
-    return estimate(CONFIG, footprint, tokens - 10, 10).kv_cache_bytes
+    return estimate(CONFIG, footprint, tokens - 10, 10)
+
+
+def kv_estimate(tokens: int, **knobs: Any) -> int:
+    return int(estimated(tokens, **knobs).kv_cache_bytes)
 
 
 def test_the_estimate_bounds_a_window_counts_scales_and_waiting_tokens_and_leaves_the_host_out() -> None:
@@ -290,7 +294,12 @@ def test_the_estimate_bounds_a_window_counts_scales_and_waiting_tokens_and_leave
     # 991 tokens of 4 bits and one bit more for scale and zero point of 32 numbers; the 9 fed back after the prompt are not packed yet
     assert kv_estimate(1000, kv_cache="quantized") == numbers * (991 * 5 / 8 + 9 * 2)
     assert kv_estimate(20, kv_cache="quantized") == numbers * (11 * 5 / 8 + 9 * 2)
-    assert kv_estimate(1000, kv_cache="offloaded") == numbers * 2 * 1000 / 4  # two layers of eight are on the GPU
+    whole, away = estimated(1000), estimated(1000, kv_cache="offloaded")
+    assert (away.kv_cache_bytes, away.kv_host_bytes) == (
+        whole.kv_cache_bytes,
+        whole.kv_cache_bytes * 6 / 8,
+    )  # two layers of eight are on the GPU
+    assert whole.total_bytes - away.total_bytes == away.kv_host_bytes
 
 
 def test_a_step_in_a_window_stays_the_same_work_and_an_unpacked_cache_is_more_of_it() -> None:

@@ -59,6 +59,11 @@ def test_memory_on_a_gpu_is_the_whole_ladder_with_the_peak_below_its_top() -> No
     assert "peak of live tensors" in panel["note"]
 
 
+def test_what_of_the_cache_lies_in_host_memory_is_no_part_of_the_gpus() -> None:
+    away = document(**{name: metric(size, "B") for name, size in {**LADDER, "kv_host_bytes": 9e8, "peak_allocated_bytes": 6.6e9}.items()})
+    assert [round(bar["x"][0], 6) for bar in bars(drawn(away)["memory"])] == [6.0, 0.1, 0.5, 0.25, 0.75]
+
+
 def test_memory_without_the_ladder_is_weights_cache_and_the_rest() -> None:
     sizes = {"weights_bytes": 5e8, "kv_cache_bytes": 1e8, "rest_bytes": 2e8, "rss_growth_bytes": 8e8}
     panel = drawn(document(**{name: metric(size, "B") for name, size in sizes.items()}), document())["memory"]
