@@ -28,7 +28,7 @@ from playground.core.plan import (
 )
 from playground.core.problem import Problem
 from playground.core.spec import DEFAULT_MODEL, DEFAULT_PROMPT, NAMED_FIELDS, PROTOCOLS, Protocol, RunSpec, Workload
-from playground.engines.replay import ReplayEngine
+from playground.engines.replay import ReplayEngine, truly_run
 from playground.results import drawing
 from playground.ui.availability import World
 
@@ -156,11 +156,14 @@ def specs_of(draft: Draft, world: World) -> list[RunSpec]:
 
 
 def labels(specs: Sequence[RunSpec], world: World) -> list[str]:
-    """A short label for each spec: its values of everything in which the specs differ, or "same settings" where nothing does. What an
-    engine has by default and another engine has not goes without saying."""
+    """A short label for each spec: its values of everything in which the specs differ, or "same settings" where nothing does; of played
+    recordings those they were recorded with. What an engine has by default and another engine has not goes without saying."""
     if len(specs) == 1:
         return ["this run"]
     replayed = all(spec.engine == ReplayEngine.name for spec in specs)  # each plays another part of its recording: nothing to read off that
+    recorded = [truly_run(spec).label for spec in specs] if replayed else []
+    if recorded and len({*recorded, ""}) > len(recorded):  # each has one, and its own
+        return recorded
     settings = [name for name in setting_labels(world.techniques) if not (replayed and name == "model")]
     values = [_values(spec, world) for spec in specs]
     usual = [_values(spec.replace(knobs={}), world) for spec in specs]

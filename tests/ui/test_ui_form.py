@@ -55,6 +55,14 @@ def test_a_draft_becomes_specs_with_labels_of_what_differs() -> None:
     assert [(s.knobs["precision"], s.knobs["kv_cache"]) for s in specs] == [("fp32", "dynamic"), ("bf16", "dynamic"), ("fp32", "off")]
 
 
+def test_played_recordings_have_the_names_they_were_recorded_with() -> None:
+    preset = next(item for item in recorded() if item.name == "h200-llama-3.2-1b-kv-cache-host")
+    specs = specs_of(draft_of(preset.specs, WORLD), WORLD)
+    assert column_names(specs) == ["Baseline: bf16", "B: fp8", "C: in host memory"]
+    again = draft_of((*preset.specs[:2], preset.specs[1]), WORLD)  # the same part twice: told by what differs
+    assert column_names(specs_of(again, WORLD))[0] != "Baseline: bf16"
+
+
 def test_two_equal_variants_are_allowed_and_named_so() -> None:
     assert column_names(specs_of(Draft(variants=({},)), WORLD)) == ["Baseline: same settings", "B: same settings"]
 
