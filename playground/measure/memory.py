@@ -159,7 +159,7 @@ METRICS = (
         "B",
         "lower",
         "what of kv_cache_bytes lies in host memory beside a GPU at the end of the largest timed batch",
-        _remembered("kv_host_bytes", "the KV cache is kept on the device", ("timed",)),
+        _remembered("kv_host_bytes", "no part of a KV cache was reported in host memory", ("timed",)),
     ),
     Metric(
         "kv_cache_formula_bytes",
@@ -185,7 +185,7 @@ METRICS = (
         "Activations and workspace",
         "B",
         "lower",
-        "peak_allocated_bytes - weights - KV cache: what a forward pass needs beside them (CUDA)",
+        "peak_allocated_bytes - weights - KV cache on the device: what a forward pass needs beside them (CUDA)",
         lambda trace, baseline: _rest(trace, None) if _on_cuda(trace) else Missing(ON_CUDA_ONLY),
     ),
     Metric(

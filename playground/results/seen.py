@@ -23,7 +23,8 @@ class Seen:
     """What a verdict rests on. `token`: the inter-token latency with its interval; `step_s`: of a mean step, which gives each row
     `row_tokens` tokens: more than one where it checks proposed tokens; `busy`: share of a step in which a kernel runs, None without kernels
     or profile; `kernels`: of a step; `decode`, `prefill`: work of the mean step and prefill, None where the config does not tell; `reason`:
-    what a verdict lacks; `away_bytes`, `link_s`: weights that a pass fetches from off the device, and their time at the link's rate."""
+    what a verdict lacks; `away_bytes`, `link_s`: weights that a pass fetches from off the device, and their time at the link's rate;
+    `kv_away`: it fetches its KV cache as well."""
 
     name: str
     device: str
@@ -41,6 +42,7 @@ class Seen:
     row_tokens: float = 1.0
     away_bytes: float = 0.0
     link_s: float = 0.0
+    kv_away: bool = False
 
 
 def seen(trace: Trace, values: Mapping[str, Value]) -> Seen:
@@ -66,6 +68,7 @@ def seen(trace: Trace, values: Mapping[str, Value]) -> Seen:
         row_tokens=efficiency.tokens_a_step(trace),
         away_bytes=values["offloaded_bytes"].value or 0.0,
         link_s=values["predicted_offload_s"].value or 0.0,
+        kv_away=bool(trace.footprint and trace.footprint.kv_offloaded),
     )
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from playground.core.engine import Engine
-from playground.core.plan import SPEC_FIELDS, Techniques, describe, full_knobs, ordered
+from playground.core.plan import SPEC_FIELDS, Techniques, describe, full_knobs, ordered, relevant
 from playground.core.problem import Problem
 from playground.core.spec import RunSpec
 from playground.core.technique import Knobs, Technique
@@ -39,7 +39,7 @@ TOLD = {
 
 def table(techniques: Techniques, engines: Mapping[str, type[Engine]], recorded: Iterable[Recording]) -> str:
     """A row a technique, in the order in which they apply."""
-    effects = _effects(techniques, recorded)
+    effects = _effects(techniques, engines, recorded)
     rows = [_row(technique, techniques, engines, effects.get(technique.name, ())) for technique in ordered(techniques)]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (HEAD, ("---",) * len(HEAD), *rows))
 
@@ -99,7 +99,7 @@ def _told_apart(technique: Technique, knobs: Knobs, allowed: Sequence[Knobs], te
     return " with ".join(describe(name, knobs[name], techniques) for name in (first, *(n for n in others if alike[n] != knobs[n])))
 
 
-def _effects(techniques: Techniques, recorded: Iterable[Recording]) -> dict[str, list[str]]:
+def _effects(techniques: Techniques, engines: Mapping[str, type[Engine]], recorded: Iterable[Recording]) -> dict[str, list[str]]:
     """By technique: a line a recording that shows it."""
     found: dict[str, list[str]] = {}
     for recording in recorded:
@@ -119,8 +119,17 @@ def _effects(techniques: Techniques, recorded: Iterable[Recording]) -> dict[str,
         if tokens := value_of(results[0], "prompt_tokens"):
             what += f", {tokens:,.0f} tokens in"
         for (name, engine), texts in lines.items():
-            found.setdefault(name, []).append(f"{'; '.join(texts)} ({what}, {engine}, {recording.machine}, {recording.date})")
+            first = next(spec for spec in specs if spec.engine == engine)
+            how = ", ".join([engine, *_settings(first, techniques, engines)])
+            found.setdefault(name, []).append(f"{'; '.join(texts)} ({what}, {how}, {recording.machine}, {recording.date})")
     return found
+
+
+def _settings(spec: RunSpec, techniques: Techniques, engines: Mapping[str, type[Engine]]) -> list[str]:
+    """What the baseline of a recording has that its engine has by default on no device."""
+    usual = [full_knobs({}, techniques, engines[spec.engine].defaults(device)) for device in DEVICES]
+    own = relevant(full_knobs(spec.knobs, techniques), techniques)
+    return [describe(name, value, techniques) for name, value in own.items() if all(each[name] != value for each in usual)]
 
 
 def _alone(spec: RunSpec, baseline: RunSpec, techniques: Techniques) -> Technique | None:

@@ -63,6 +63,8 @@ def _launching_s(run: Seen) -> float | None:
     """Estimated time to launch the kernels that the profile counted."""
     if run.kernels is None or run.ceilings is None or run.decode is None:
         return None
+    if run.decode.captured and run.ceilings.graph_kernel_s is None:
+        return None
     return launching_s(Work(0.0, 0.0, run.kernels, run.decode.captured), run.ceilings)
 
 
@@ -248,6 +250,8 @@ def _row_formats(ours: Ceilings, theirs: Ceilings, moved: float, before: float, 
 
 
 def _decides(run: Seen, kind: str) -> str:
+    if kind == "host" and run.kv_away:
+        return "fetching the KV cache from host memory, which was not timed, or the host's other work decides"
     return "their overhead decides" if kind == "launch" and run.device == "cpu" else DECIDES[kind]
 
 

@@ -98,7 +98,8 @@ def zero_smallest(weight: Any, share: float) -> None:
     if not count:
         return
     sizes = weight.detach().abs().float().flatten()
-    limit = sizes.topk(count, largest=False, sorted=False).values.amax()  # kthvalue on a GPU takes 300 times as long
+    # kthvalue takes 300 times as long as topk on a GPU, and topk twice as long on a CPU
+    limit = sizes.topk(count, largest=False, sorted=False).values.amax() if sizes.is_cuda else sizes.kthvalue(count).values
     smaller = sizes < limit
     equal = (sizes == limit).nonzero().flatten()[: count - int(smaller.sum())]
     smaller[equal] = True

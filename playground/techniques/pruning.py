@@ -62,7 +62,7 @@ class Pruning(Technique):
         "fewer kernels too. two_four nearly halves the memory of the linear layers on a GPU of compute capability 8.0 or more.",
         costs="Output quality, and much of it, since nothing is trained afterwards: a small model loses its facts within a few layers. "
         "Zeros of magnitude save nothing: they are stored and multiplied like any other number, as dense kernels do not look for them. "
-        "For two_four PyTorch plans every product anew on the host: prompts and decoding take several times as long as with dense kernels.",
+        "For two_four PyTorch plans every product anew on the host, so that decoding takes several times as long as with dense kernels.",
     )
     cases = (
         {"prune": "magnitude", "prune_share": 0.3},

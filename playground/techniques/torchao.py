@@ -54,10 +54,10 @@ class TorchAO(Technique):
         "the output head stay as they are. Weight-only multiplies in the precision of the activations. int8_dynamic and fp8 round each "
         "token's activations as well, so that the product itself has 8 bits.",
         helps="Weights take half or a quarter of the memory of 16 bits. Long prompts and large batches can gain from products of 8 bits, "
-        "where the processor is faster at them; torch.compile joins the extra steps into one kernel.",
-        costs="Output quality, least with int8_weight_only, most with int4_weight_only. Without compiling, int8_weight_only writes each "
-        "weight out in full precision at every step and int8_dynamic runs many small operations a layer: decoding is slower than without. "
-        "int8_dynamic on a GPU is slowest: torchao 0.18 writes each layer's input out as text, to see what kind of tensor it is, and with "
+        "where the processor is faster at them; torch.compile joins the rounding of fp8 and int8_dynamic to other kernels.",
+        costs="Output quality, least with int8_weight_only, most with int4_weight_only. int8_weight_only writes each weight out in full "
+        "precision at every step, and uncompiled int8_dynamic runs many small operations a layer: decoding is slower than without. "
+        "On a GPU int8_dynamic is slowest: torchao 0.18 writes each layer's input out as text, to see what kind of tensor it is, and with "
         "16 rows or fewer, for which torch has no product of integers, it multiplies in fp32.",
     )
     cases = (
@@ -77,8 +77,8 @@ class TorchAO(Technique):
         if "torchao" not in machine.packages:
             return "needs the package torchao, which is not installed: pip install torchao."
         if kind == "int8_dynamic" and device != "cpu" and knobs.get("compile", "off") != "off":
-            why = "torch's product of integers takes more than 16 rows on a GPU, and a compiled step may have one"
-            return f"int8_dynamic cannot be compiled there: {why}. Set compile to off, or torchao to int8_weight_only or fp8."
+            why = "torch's product of integers needs more than 16 rows there, and a step may have one"
+            return f"int8_dynamic cannot be compiled on a GPU: {why}. Set compile to off, or torchao to int8_weight_only."
         wanted = CAPABILITY.get(kind)
         if wanted is None:
             return None

@@ -84,6 +84,8 @@ def _row(index: int, name: str, found: Estimate | None, short: str, longest: int
         for key, (title, size) in parts.items()
     )
     words = ", ".join(f"{title} {shown(size, 'B')}" for title, size in parts.values())
+    if found.kv_host_bytes:
+        words += f"; in host memory {shown(found.kv_host_bytes, 'B')} of the KV cache"
     warning = f'<p class="warning">{escape(short)}</p>' if short else ""
     total = f"<b>{escape(shown(found.total_bytes, 'B'))}</b>"
     return (

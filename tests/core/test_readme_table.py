@@ -51,7 +51,14 @@ def test_an_engine_has_a_technique_or_not_or_all_but_what_it_refuses() -> None:
 def test_an_effect_is_a_ratio_to_the_baseline_with_machine_and_date() -> None:
     quantized = rows(read(find("h200-smollm2-135m-quantization")))["Quantization"][5]
     assert "nf4: time per token × 1.31, weights × 0.433" in quantized  # 24.4 over 18.6 ms, 116 over 269 MB
-    assert quantized.endswith("(smollm2-135m-instruct, 42 tokens in, transformers, NVIDIA H200, 2026-11-22)")
+    assert quantized.endswith("(smollm2-135m-instruct, 42 tokens in, transformers, fp16, NVIDIA H200, 2026-11-22)")
+
+
+def test_a_line_names_what_its_baseline_has_that_no_device_has_by_default() -> None:
+    compiled = rows(read(find("h200-llama-3.2-1b-torchao-compiled")))["torchao"][5]
+    assert "transformers, KV cache static, reduce_overhead, NVIDIA H200" in compiled
+    kernels = rows(read(find("h200-llama-3.2-1b-attention-kernels")))["Attention"][5]
+    assert kernels.endswith("(llama-3.2-1b, 8,192 tokens in, transformers, sdpa_math, NVIDIA H200, 2026-11-28)")
 
 
 def test_a_difference_that_the_intervals_do_not_show_is_called_none() -> None:

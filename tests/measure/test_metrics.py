@@ -149,6 +149,14 @@ def test_memory_by_hand():
     assert "gauge" in missing(TWO_REPEATS, "process_bytes")
 
 
+def test_what_of_the_cache_lies_in_host_memory_is_told_and_is_none_of_the_devices():
+    timed = next(event for event in TWO_REPEATS if isinstance(event, Memory) and event.stage == "timed").values
+    found = values([*TWO_REPEATS, Memory(0, "timed", {**timed, "kv_host_bytes": 150})])
+    assert (found["kv_cache_bytes"].value, found["kv_host_bytes"].value) == (200, 150)
+    assert found["rest_bytes"].value == 800 + 150
+    assert "in host memory" in missing(TWO_REPEATS, "kv_host_bytes")
+
+
 def test_the_kv_formula_counts_the_largest_batch_with_its_padding():
     # 2 x 3 layers x 2 heads x 2 numbers x 2 bytes = 48 bytes a token; 2 rows x (9 prompt + 3 - 1) = 22 tokens
     events = run(batch("timed", 0, 0, [30, 1, 1], rows=(0, 1), prompts=(5, 9)) + batch("timed", 0, 50, [30, 1, 1], rows=(2,), prompts=(9,)))

@@ -45,6 +45,14 @@ def test_what_else_the_host_does_is_told_from_launching_kernels():
     assert bounds == {61: "launch", 62.5: "host"}  # 15.4 ms are more and less than a quarter of it
 
 
+def test_a_cache_that_is_fetched_from_host_memory_is_not_taken_for_the_hosts_work_alone():
+    found = verdict(run("offloaded", step_ms=100, kernels=696, kernel_ms=2.2, kv_cache="offloaded"), BF16)
+    assert found["sentence"].endswith(
+        "so fetching the KV cache from host memory, which was not timed, or the host's other work decides and a step takes 100 ms instead "
+        "of 9.73 ms."
+    )
+
+
 def test_fewer_bytes_at_the_same_time_gain_nothing():
     found = verdict(run("nf4", step_ms=9.75, quantization="nf4", kernels=740, kernel_ms=0.9), BF16)
     assert found["bottleneck"] == "launch"

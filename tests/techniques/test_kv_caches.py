@@ -13,7 +13,7 @@ from playground.core.plan import Plan, complete, footprint_of, plan_for
 from playground.core.problem import Problem
 from playground.core.spec import Protocol, RunSpec, Workload
 from playground.engines import engine_class
-from playground.measure.estimate import estimate
+from playground.measure.estimate import estimate, together
 from playground.measure.machine import probe
 from playground.measure.roofline import decode_work
 from playground.measure.torch_memory import cache_bytes, cache_facts
@@ -300,6 +300,9 @@ def test_the_estimate_bounds_a_window_counts_scales_and_waiting_tokens_and_leave
         whole.kv_cache_bytes * 6 / 8,
     )  # two layers of eight are on the GPU
     assert whole.total_bytes - away.total_bytes == away.kv_host_bytes
+    both = together(away, whole)
+    assert (both.kv_cache_bytes, both.kv_host_bytes) == (2 * whole.kv_cache_bytes, away.kv_host_bytes)
+    assert both.total_bytes == away.total_bytes + whole.weights_bytes + whole.kv_cache_bytes
 
 
 def test_a_step_in_a_window_stays_the_same_work_and_an_unpacked_cache_is_more_of_it() -> None:

@@ -106,7 +106,7 @@ def test_integer_products_of_one_row_are_not_compiled_on_a_gpu() -> None:
     gpu = Machine("h", "cpu", 2, 8, 4, "cuda", (Gpu("H200", "u", (9, 0), 1, 1, "1"),), packages=probe().packages)
     knobs = {"torchao": "int8_dynamic", "precision": "bf16", "kv_cache": "static", "compile": "reduce_overhead"}
     requires = techniques()["torchao"].requires
-    assert "takes more than 16 rows on a GPU, and a compiled step may have one. Set compile to off" in str(requires(knobs, gpu, "cuda"))
+    assert "needs more than 16 rows there, and a step may have one. Set compile to off" in str(requires(knobs, gpu, "cuda"))
     for allowed in ({"compile": "off"}, {"torchao": "fp8"}, {"torchao": "int8_weight_only"}):
         assert requires({**knobs, **allowed}, gpu, "cuda") is None
     assert requires({**knobs, "compile": "default"}, gpu, "cpu") is None

@@ -13,7 +13,7 @@ import pytest
 from playground.core import events as ev
 from playground.core.machine import Machine
 from playground.core.plan import complete
-from playground.core.spec import RunSpec
+from playground.core.spec import RunSpec, Workload
 from playground.models.model import ModelFacts
 from playground.results.charts import charts
 from playground.results.metrics_table import metrics_html
@@ -264,15 +264,22 @@ def test_the_estimate_warns_when_it_does_not_fit_and_says_how_much_is_free() -> 
         "model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
         "num_key_value_heads": 2, "head_dim": 16, "vocab_size": 1000, "max_position_embeddings": 128,
     }  # fmt: skip
-    spec = complete(RunSpec(knobs={"precision": "fp32"}), techniques())
+    spec = complete(RunSpec(knobs={"precision": "fp32"}, workload=Workload(prompt_tokens=512, max_new_tokens=64)), techniques())
 
-    def html(free: int) -> str:
+    def html(free: int, spec: RunSpec = spec) -> str:
         machine = Machine("h", "c", 1, 10**9, free)
         return estimate_html([spec], ["Baseline"], lambda name: ModelFacts(name, "shape", config), techniques(), machine)
 
     assert "will probably not fit" in html(1000)
     assert "1 kB of memory free" in html(1000)
     assert "will probably not fit" not in html(10**9)
+    config["num_hidden_layers"] = 8
+    assert "in host memory" not in html(10**9)
+    # 2 x 8 layers x 2 heads x 16 numbers x 4 bytes a token, of which six layers lie in host memory
+    tokens = 512 + 64
+    away = html(10**9, complete(spec.replace(knobs={"precision": "fp32", "kv_cache": "offloaded"}), techniques()))
+    assert f"KV cache {shown(2048 * tokens / 4, 'B')}" in away
+    assert f"in host memory {shown(2048 * tokens * 3 / 4, 'B')} of the KV cache" in away
     unknown = estimate_html([spec], ["Baseline"], lambda name: None, techniques(), Machine("h", "c", 1, 1, 1))
     assert "known once the model has been fetched" in unknown
 
