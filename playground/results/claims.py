@@ -2,7 +2,8 @@
 
 Pure. A claim is about a *change*: what its variant changes against the baseline, and what that does to one metric. It is judged in every
 run with that change, be it the preset's own, one put together by hand, one from the history or a recording; so nothing of it has to be
-stored. Of a number, such as rows in a batch, any change in the same direction counts, unless the claim names a factor.
+stored. Of a number, such as rows in a batch, any change in the same direction counts, unless the claim names a factor. A claim `on` the
+prompts or the evaluation text of its preset is judged only in runs that have the same.
 The tolerances: `about` is within 10 % of the factor, and so is "same" of 1; `at least` and `at most` give way by 2 %. Example::
 
     claims = claims_from([{"sentence": "int8 halves memory.", "source": "…", "metric": "weights_bytes", "variant": "int8",
@@ -13,7 +14,7 @@ The tolerances: `about` is within 10 % of the factor, and so is "same" of 1; `at
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +32,11 @@ from playground.results.trend import TIMES, TOLERANCE, trend
 Engines = Mapping[str, type[Engine]]
 Change = tuple[tuple[str, KnobValue, KnobValue], ...]
 NEEDED = ("sentence", "source", "metric", "direction")
-FIELDS = (*NEEDED, "variant", "factor", "bound", "why")
+FIELDS = (*NEEDED, "variant", "factor", "bound", "why", "on")
+DATA: Mapping[str, Callable[[RunSpec], object]] = {
+    "prompts": lambda spec: (spec.workload.prompts, spec.workload.prompt_tokens, spec.workload.chat),
+    "text": lambda spec: spec.protocol.text,
+}
 DIRECTIONS = ("up", "down", "same")
 BOUNDS = ("about", "at least", "at most")
 ABOUT = 0.1
@@ -42,7 +47,8 @@ SUPPORTED, CONTRADICTED, OPEN = "supported", "contradicted", "not decided"
 class Claim:
     """`change`: (name, baseline's value, variant's value) of each knob or field that the variant changes; `brought`: knobs that may differ
     as well, since they have other defaults with another engine or device; `factor`: the variant's mean over the baseline's, None where the
-    text names none; `why`: a known reason where it does not hold, "" for none."""
+    text names none; `why`: a known reason where it does not hold, "" for none; `on`: the name of DATA that it is about, "" for none, and
+    `data`: what that is in its preset."""
 
     sentence: str
     source: str
@@ -53,6 +59,8 @@ class Claim:
     bound: str = "about"
     why: str = ""
     brought: tuple[str, ...] = ()
+    on: str = ""
+    data: object = None
 
     @property
     def band(self) -> tuple[float, float]:
@@ -87,19 +95,25 @@ def _parsed(item: Mapping[str, Any], specs: Sequence[RunSpec], techniques: Techn
     for name in (*NEEDED, *(name for name in ("bound", "why") if name in item)):
         if not isinstance(item.get(name), str) or not item[name].strip():
             raise Problem("user", f"a claim needs a text as its {name}.")
-    for name, what, known in (("metric", "metric", METRICS), ("direction", "direction", DIRECTIONS), ("bound", "bound", BOUNDS)):
-        if item.get(name, "about") not in known and name in item:
+    for name, what, known in (
+        ("metric", "metric", METRICS),
+        ("direction", "direction", DIRECTIONS),
+        ("bound", "bound", BOUNDS),
+        ("on", "data", tuple(DATA)),
+    ):
+        if name in item and item[name] not in known:
             raise Problem("user", did_you_mean(f"a claim: there is no {what}", item[name], known))
     factor = item.get("factor")
     if factor is not None and (isinstance(factor, bool) or not isinstance(factor, int | float) or not 0 < factor < math.inf):
         raise Problem("user", f"the factor of a claim must be a number above 0, got {factor!r}.")
     if "bound" in item and factor is None:
         raise Problem("user", "the bound of a claim needs a factor.")
-    texts = {name: " ".join(item[name].split()) for name in (*NEEDED, "bound", "why") if name in item}
+    texts = {name: " ".join(item[name].split()) for name in (*NEEDED, "bound", "why", "on") if name in item}
+    data = DATA[item["on"]](specs[0]) if "on" in item else None
     claims = []
     for number in _numbers(item, specs):
         change, brought = _changed(specs, number, techniques), _brought(specs[0], specs[number], engines)
-        claims.append(Claim(**texts, factor=factor, change=change, brought=brought))
+        claims.append(Claim(**texts, factor=factor, change=change, brought=brought, data=data))
     low, high = claims[0].band if claims else (0.0, math.inf)
     if (item["direction"] == "up" and high <= 1) or (item["direction"] == "down" and low >= 1):
         raise Problem("user", f"a claim: direction {item['direction']} and {claims[0].bound} × {factor} exclude each other.")
@@ -140,7 +154,10 @@ def _brought(baseline: RunSpec, variant: RunSpec, engines: Engines) -> tuple[str
 
 
 def makes(claim: Claim, baseline: RunSpec, variant: RunSpec, techniques: Techniques) -> bool:
-    """Whether the variant differs from the baseline as the claim's does, and in nothing else but what engine or device bring along."""
+    """Whether the variant differs from the baseline as the claim's does, and in nothing else but what engine or device bring along; and has
+    the data that the claim is about."""
+    if claim.on and DATA[claim.on](variant) != claim.data:
+        return False
     before, after = _values(baseline, techniques), _values(variant, techniques)
     found = {name: (before[name], after[name]) for name in before if before[name] != after[name] and name not in claim.brought}
     change = {name: (old, new) for name, old, new in claim.change if name not in claim.brought}
