@@ -41,7 +41,7 @@ class Plan:
 
 def ordered(techniques: Techniques) -> list[Technique]:
     """Techniques in the order in which they apply and are shown."""
-    return sorted(techniques.values(), key=lambda technique: (technique.order, technique.name))
+    return sorted(techniques.values(), key=lambda technique: technique.order)
 
 
 def knob_index(techniques: Techniques) -> dict[str, tuple[Technique, Knob]]:

@@ -1,5 +1,5 @@
 """What the curves of a sweep say, as numbers and in a sentence each: where batching stops being free, how the prefill grows with the
-prompt, how much slower it is without a KV cache.
+prompt, from which length a line's first token comes sooner than the first line's, how much slower it is without a KV cache.
 
 Pure. Example::
 
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from playground.core.sweep import SweepSpec, line_names
 from playground.measure.fits import exponent, leaves, parabola
 from playground.results.numbers import digits, shown
-from playground.results.sweep_lines import Line, lines_of, slowdowns
+from playground.results.sweep_lines import Line, Point, lines_of, slowdowns
 from playground.results.sweeps import StoredCell
 from playground.techniques import techniques
 
@@ -40,6 +40,8 @@ def facts(plan: SweepSpec, cells: Sequence[StoredCell]) -> list[Fact]:
     lines = slowdowns(plan, cells) if tell is _slowdown else lines_of(plan, cells, metric)
     several = len(line_names(plan, techniques())) > 1
     told = [(line, fact) for line in lines if (fact := tell(line))]
+    if tell is _prefill:
+        told += [(line, fact) for line in lines[1:] if (fact := _sooner(line, lines[0]))]
     return [replace(fact, sentence=_sentence(fact, line.name if several else "", _careful(line, metric))) for line, fact in told]
 
 
@@ -86,6 +88,32 @@ def _prefill(line: Line) -> Fact | None:
         share = f"{found.square * 100:.0f} % of the {shown(found(lengths[-1]), 's')} at {lengths[-1]:,.0f} tokens"
         sentence += f"; the part that grows with its square, as attention does, is {share}, as fitted"
     return Fact("ttft_s", line.number, sentence, values)
+
+
+def _sooner(line: Line, first: Line) -> Fact | None:
+    """The length from which the time to the first token is shorter than the first line's, at each length and by more than the intervals."""
+    theirs = {point.x: point for point in first.measured}
+    pairs = [(float(point.x), point, theirs[point.x]) for point in line.measured if point.x in theirs]
+    if len(pairs) < 2:
+        return None
+    shown_at = [_below(ours, other) for _, ours, other in pairs]
+    holds = next((place for place in range(len(pairs)) if all(shown_at[place:])), None)
+    longest, ours, other = pairs[-1]
+    ratio = (ours.y or 0.0) / (other.y or 1.0)
+    end = f"× {digits(ratio)} at {longest:,.0f}"
+    if holds is None:
+        sentence = f"the first token comes no sooner than with {first.name} at the longest prompt, {end}"
+        return Fact("ttft_s", line.number, sentence, {"ratio": ratio})
+    since = f"from {pairs[holds][0]:,.0f} tokens on" if holds else f"at each length, from {pairs[0][0]:,.0f} tokens"
+    sentence = f"the first token comes sooner than with {first.name} {since}, {end}"
+    return Fact("ttft_s", line.number, sentence, {"pays_from": pairs[holds][0], "ratio": ratio})
+
+
+def _below(ours: Point, theirs: Point) -> bool:
+    """Whether one time is shorter, and the run can show it: by intervals that do not touch, where both have one."""
+    if ours.ends and theirs.ends:
+        return ours.ends[1] < theirs.ends[0]
+    return (ours.y or 0.0) < (theirs.y or 0.0)
 
 
 def _slowdown(line: Line) -> Fact | None:

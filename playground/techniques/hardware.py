@@ -42,7 +42,7 @@ class Hardware(Technique):
         helps="A prompt is arithmetic, which divides among cores: its time falls almost in proportion up to the number of physical cores. "
         "Decoding reads all weights for each token, and a few cores already read as fast as the memory gives.",
         costs="The cores are missing elsewhere. With more threads than cores they wait for each other at the end of each operation, and "
-        "a step can take many times as long.",
+        "a step takes longer.",
     )
     cases = ({"cpu_threads": 0}, {"cpu_threads": 7})
 

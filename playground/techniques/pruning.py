@@ -42,7 +42,7 @@ class Pruning(Technique):
     name = "pruning"
     title = "Pruning"
     group = "Structure"
-    order = 21  # on the loaded model, before weight_only and torchao pack its weights
+    order = 22  # on the loaded model, before weight_only and torchao pack its weights
     phase = "load"
     knobs = (
         Choice(

@@ -21,7 +21,7 @@ class Speculative(Technique):
     name = "speculative"
     title = "Speculative decoding"
     group = "Decoding"
-    order = 45
+    order = 46
     phase = "run"
     knobs = (
         Choice(

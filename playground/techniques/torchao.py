@@ -38,7 +38,7 @@ class TorchAO(Technique):
     name = "torchao"
     title = "torchao"
     group = "Numbers"
-    order = 23  # after pruning, which needs plain weights
+    order = 24  # after pruning, which needs plain weights
     phase = "load"
     knobs = (
         Choice(

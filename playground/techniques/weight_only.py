@@ -26,7 +26,7 @@ class WeightOnly(Technique):
     name = "weight_only"
     title = "Weight-only quantization"
     group = "Numbers"
-    order = 22
+    order = 23
     phase = "load"
     common = True
     knobs = (

@@ -45,6 +45,10 @@ def test_a_technique_and_its_knobs_are_explained_in_sentences(technique: Techniq
         assert knob.parse(knob.default) == knob.default
 
 
+def test_no_two_techniques_share_a_place_in_the_order_of_application() -> None:
+    assert len({technique.order for technique in ALL}) == len(ALL)
+
+
 @pytest.mark.parametrize("technique", ALL, ids=lambda t: t.name)
 def test_a_technique_proves_itself_in_every_engine_that_supports_it(technique: Technique) -> None:
     supporting = [engine for engine in REAL if engine.supports(technique)]

@@ -44,6 +44,7 @@ def test_an_engine_has_a_technique_or_not_or_all_but_what_it_refuses() -> None:
     found = rows()
     assert found["Batching"][2:4] == ["yes", "yes"]
     assert found["Fusion"][2:4] == ["no", "yes"]
+    assert found["Draft model"][2:4] == ["yes", "no"]
     assert found["Weight-only quantization"][3] == "yes, but not fp8 on cpu"
     assert found["Quantization"][3] == "yes", "what an engine has by default makes int8 possible"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,20 @@ def test_a_claim_is_judged_in_every_run_with_its_change(change: dict[str, Any], 
     variant = baseline.replace(knobs={**baseline.knobs, "precision": "bf16"})
     results = [{"spec": spec.to_dict(), "metrics": {}} for spec in (baseline, variant)]
     assert bool(judge([claim()], results, techniques())) is is_judged
+
+
+def test_a_claim_on_its_data_is_judged_with_the_same_prompts_or_text_alone() -> None:
+    def judged_with(one: Claim, prompts: tuple[str, ...] = SPECS[0].workload.prompts, text: str = "") -> bool:
+        specs = [
+            spec.replace(workload=replace(spec.workload, prompts=prompts), protocol=replace(spec.protocol, text=text)) for spec in SPECS
+        ]
+        return bool(judge([one], [{"spec": spec.to_dict(), "metrics": {}} for spec in specs], techniques()))
+
+    assert judged_with(claim(on="prompts"))
+    assert not judged_with(claim(on="prompts"), prompts=("another",))
+    assert judged_with(claim(on="text"), prompts=("another",))
+    assert not judged_with(claim(on="text"), text="pages of a logbook")
+    assert judged_with(claim(), text="pages of a logbook")
 
 
 def test_a_variant_that_changes_more_is_not_what_the_claim_is_about() -> None:

@@ -121,6 +121,22 @@ def test_the_square_of_attention_shows_on_a_long_axis() -> None:
     assert "8,192 tokens" in panels(plan, stored)["ttft_s"]["note"]
 
 
+def test_a_line_pays_from_the_length_at_which_its_first_token_comes_sooner_for_good() -> None:
+    specs = [RunSpec("shape:tiny", label=name, knobs={"attention": name}) for name in ("eager", "sdpa", "sdpa_math", "sdpa_flash")]
+    lengths = (64, 128, 256, 512)
+    seconds = ((1, 2, 4, 9), (0.9, 1.5, 3, 5), (1.1, 2.5, 3, 9), (0.7, 1.4, 2.8, 5))  # the intervals reach 10 % to either side
+    found = {(line, n): document(ttft_s=own) for line, times in enumerate(seconds) for n, own in zip(lengths, times, strict=True)}
+    plan, stored = swept(found, *specs, axis="prompt_tokens", values=lengths)
+    told = {fact.line: fact for fact in facts(plan, stored) if "ratio" in fact.values}
+    assert set(told) == {1, 2, 3}
+    assert (
+        told[1].sentence == "sdpa: the first token comes sooner than with eager from 128 tokens on, × 0.556 at 512."
+    )  # 0.9 + 10 % touches 1
+    assert told[1].values["pays_from"] == 128
+    assert told[2].sentence == "sdpa_math: the first token comes no sooner than with eager at the longest prompt, × 1 at 512."
+    assert told[3].sentence == "sdpa_flash: the first token comes sooner than with eager at each length, from 64 tokens, × 0.556 at 512."
+
+
 def test_memory_is_drawn_against_the_tokens_that_a_row_had_in_the_end() -> None:
     found = {(0, n): document(kv_cache_bytes=1e6 * (n + 7), prompt_tokens=n, output_tokens=8) for n in (100, 200)}
     plan, stored = swept(found, axis="prompt_tokens", values=(100, 200))
