@@ -68,7 +68,10 @@ def first_sentence(text: str) -> str:
 
 
 def _support(technique: Technique, techniques: Techniques, engine: type[Engine]) -> str:
-    """yes, no, or what of the technique's cases the engine refuses, and where: what a machine lacks is not asked."""
+    """yes, no, or what of the technique's cases the engine refuses, and where: what a machine lacks is not asked. One that is at work only
+    in cases of another stands and falls with that."""
+    if user := _user(technique, techniques):
+        return _support(user, techniques, engine)
     if not engine.supports(technique):
         return "no"
     if (refuses := engine.method(technique, "refuses")) is None:
@@ -90,6 +93,16 @@ def _support(technique: Technique, techniques: Techniques, engine: type[Engine])
         names = " or ".join(name for name, devices in refused.items() if devices == [device])
         said += [f"{names} on {device}"] * bool(names)
     return f"yes, but not {', '.join(said)}" if said else "yes"
+
+
+def _user(technique: Technique, techniques: Techniques) -> Technique | None:
+    """The technique in whose cases this one is at work, where it is in none of its own."""
+
+    def works_in(cases: Iterable[Knobs]) -> bool:
+        return any(technique.active(full_knobs(case, techniques)) for case in cases)
+
+    others = (other for other in ordered(techniques) if other is not technique and works_in(other.cases))
+    return None if works_in(technique.cases) else next(others, None)
 
 
 def _told_apart(technique: Technique, knobs: Knobs, allowed: Sequence[Knobs], techniques: Techniques) -> str:

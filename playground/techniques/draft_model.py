@@ -49,12 +49,6 @@ class DraftModel(Technique):
         """The draft."""
         return (str(knobs["draft_model"]),) if knobs["draft_model"] else ()
 
-    def refuses_graph(self, knobs: Knobs, device: str) -> str | None:
-        """Nothing asks a draft there."""
-        if not knobs["draft_model"]:
-            return None
-        return "a captured step checks no proposed tokens, so there is nothing for a draft to do: choose the engine transformers."
-
     def for_transformers(self, knobs: Knobs, setup: TransformersSetup) -> None:
         """Its name for the engine."""
         setup.draft = str(knobs["draft_model"])

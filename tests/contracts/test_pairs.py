@@ -33,7 +33,7 @@ RUN = [
     ("transformers", {"kv_cache": "static", "compile": "default"}),
     ("transformers", {"kv_cache": "quantized", "kv_bits": "2", "batch_size": 3}),
     ("transformers", {"quantization": "nf4", "adapter": "random:4", "adapter_mode": "unmerged"}),
-    ("transformers", {"prune": "mlp_width", "adapter": "random:4"}),
+    ("transformers", {"prune": "mlp_width", "kv_cache": "static"}),
     ("transformers", {"torchao": "int8_weight_only", "precision": "bf16", "batch_size": 3}),
     ("graph", {"weight_only": "int4", "adapter": "random:4", "kv_cache": "static"}),
     ("graph", {"weight_only": "int8", "batch_size": 3, "kv_cache": "static"}),

@@ -129,15 +129,18 @@ def test_a_file_whose_cells_are_not_those_of_its_plan_is_not_let_in(file, tmp_pa
 
 
 @pytest.mark.parametrize("name", sorted(path.name.removesuffix(SUFFIX) for path in (ASSETS / "recordings").glob(f"*-sweep{SUFFIX}")))
-def test_each_shipped_sweep_is_whole_and_says_something_of_both_engines(name):
+def test_each_shipped_sweep_is_whole_and_says_something_of_each_line(name):
     found = load_recorded(PREFIX + name)
     assert len(found.plan.about) > 150
-    assert {spec.engine for spec in found.plan.specs} == {"graph", "transformers"}
     assert {cell.status for cell in found.cells} == {"done"}
     assert {cell.result["metrics"]["itl_s"]["kind"] for cell in found.cells} == {"recorded"}
     told = facts(found.plan, found.cells)
-    assert [fact.line for fact in told] == [0, 1]
+    assert {fact.line for fact in told} == {cell.cell.line for cell in found.cells}
+    if {spec.engine for spec in found.plan.specs} != {"graph", "transformers"}:
+        return
     steps = {(cell.cell.point, cell.cell.line): cell.result["metrics"]["itl_s"]["value"] for cell in found.cells}
     assert all(5 * steps[point, 0] < steps[point, 1] for point, _ in steps), "what a captured step is for"
     if found.plan.axes[0].name == "prompt_tokens":
-        assert all(fact.values["last_exponent"] > 1.2 and fact.values["square_share"] > 0.3 for fact in told), "attention's square shows"
+        grows = [fact.values for fact in told if "last_exponent" in fact.values]
+        assert len(grows) == 2
+        assert all(values["last_exponent"] > 1.2 and values["square_share"] > 0.3 for values in grows), "attention's square shows"
