@@ -35,6 +35,7 @@ SLOWDOWN = Metric(
     "slowdown", "Slowdown without KV cache", "times", "lower", "request latency without a KV cache / with one", lambda *_: 0.0
 )
 HEIGHT = 280
+MOST_SAID = 3  # sentences below a chart
 KEY = "Points: measured, with 95 % intervals. Dotted: predicted by the roofline. Shaded: beyond the device's copy and matrix product."
 
 
@@ -110,10 +111,12 @@ def _drawn(
     for fact in own:
         if "free_until" in fact.values:
             drawn["data"].append(guide(fact.values["free_until"], fact.line, drawn, f"{FREE} times the step of the smallest batch"))
+        if "pays_from" in fact.values:
+            drawn["data"].append(guide(fact.values["pays_from"], fact.line, drawn, f"sooner than {lines[0].name} from here on"))
     if floor:
         drawn["data"].append(guide(floor, None, drawn, "noise floor", across=True))
     drawn["layout"]["annotations"] = marks(cells, along)
-    sentence = " ".join(fact.sentence for fact in own)
+    sentence = " ".join(fact.sentence for fact in own) if len(own) <= MOST_SAID else ""  # the page lists them all above the charts
     return panel(metric.name, metric.title, drawn, 0, **{"height": HEIGHT, **({"note": sentence} if sentence else {})})
 
 
