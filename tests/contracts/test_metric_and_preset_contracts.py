@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
 from playground.core.knobs import KnobValue
@@ -75,6 +78,15 @@ def test_what_a_preset_names_is_there_or_its_text_says_how_to_make_it(preset: Ex
             assert f"python -m playground distil --name {name.removeprefix(PREFIX)}`" in preset.about, name
     adapters = {part for one in knobs for part in str(one["adapter"]).split(",") if part.startswith(PREFIX)}
     assert adapters <= {f"{PREFIX}{path.name}" for path in (ASSETS / "made").iterdir()}
+
+
+@pytest.mark.parametrize("path", sorted((ASSETS / "made").iterdir()), ids=lambda path: path.name)
+def test_a_shipped_adapter_was_useful_and_made_within_three_minutes_on_two_cores(path: Path) -> None:
+    facts = json.loads((path / "provenance.json").read_text(encoding="utf-8"))
+    assert (facts["kind"], facts["device"], facts["machine"]["cores"]) == ("adapter", "cpu", 2)
+    assert facts["training_s"] < facts["seconds"] < 180
+    unseen = facts["perplexity"]["held-out"]
+    assert unseen["after"] < unseen["before"] / 2
 
 
 @pytest.mark.parametrize("preset", sweeps(), ids=lambda p: p.name)
