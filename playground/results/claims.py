@@ -156,7 +156,7 @@ def _brought(baseline: RunSpec, variant: RunSpec, engines: Engines) -> tuple[str
 def makes(claim: Claim, baseline: RunSpec, variant: RunSpec, techniques: Techniques) -> bool:
     """Whether the variant differs from the baseline as the claim's does, and in nothing else but what engine or device bring along; and has
     the data that the claim is about."""
-    if claim.on and DATA[claim.on](variant) != claim.data:
+    if claim.on and {DATA[claim.on](spec) for spec in (baseline, variant)} != {claim.data}:
         return False
     before, after = _values(baseline, techniques), _values(variant, techniques)
     found = {name: (before[name], after[name]) for name in before if before[name] != after[name] and name not in claim.brought}

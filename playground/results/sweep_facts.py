@@ -102,7 +102,7 @@ def _sooner(line: Line, first: Line) -> Fact | None:
     ratio = (ours.y or 0.0) / (other.y or 1.0)
     end = f"× {digits(ratio)} at {longest:,.0f}"
     if holds is None:
-        sentence = f"the first token comes no sooner than with {first.name} at the longest prompt, {end}"
+        sentence = f"at the longest prompt of both no sooner first token than with {first.name} is shown, {end}"
         return Fact("ttft_s", line.number, sentence, {"ratio": ratio})
     since = f"from {pairs[holds][0]:,.0f} tokens on" if holds else f"at each length, from {pairs[0][0]:,.0f} tokens"
     sentence = f"the first token comes sooner than with {first.name} {since}, {end}"

@@ -70,10 +70,10 @@ def first_sentence(text: str) -> str:
 def _support(technique: Technique, techniques: Techniques, engine: type[Engine]) -> str:
     """yes, no, or what of the technique's cases the engine refuses, and where: what a machine lacks is not asked. One that is at work only
     in cases of another stands and falls with that."""
-    if user := _user(technique, techniques):
-        return _support(user, techniques, engine)
     if not engine.supports(technique):
         return "no"
+    if user := _user(technique, techniques):
+        return _support(user, techniques, engine)
     if (refuses := engine.method(technique, "refuses")) is None:
         return "yes"
     refused: dict[str, list[str]] = {}  # by the name of a case: devices
@@ -133,16 +133,19 @@ def _effects(techniques: Techniques, engines: Mapping[str, type[Engine]], record
             what += f", {tokens:,.0f} tokens in"
         for (name, engine), texts in lines.items():
             first = next(spec for spec in specs if spec.engine == engine)
-            how = ", ".join([engine, *_settings(first, techniques, engines)])
+            own = techniques[name] if any(", against " in text for text in texts) else None
+            how = ", ".join([engine, *_settings(first, own, techniques, engines)])
             found.setdefault(name, []).append(f"{'; '.join(texts)} ({what}, {how}, {recording.machine}, {recording.date})")
     return found
 
 
-def _settings(spec: RunSpec, techniques: Techniques, engines: Mapping[str, type[Engine]]) -> list[str]:
-    """What the baseline of a recording has that its engine has by default on no device."""
+def _settings(spec: RunSpec, but: Technique | None, techniques: Techniques, engines: Mapping[str, type[Engine]]) -> list[str]:
+    """What the baseline of a recording has that its engine has by default on no device; without the settings of `but`."""
     usual = [full_knobs({}, techniques, engines[spec.engine].defaults(device)) for device in DEVICES]
-    own = relevant(full_knobs(spec.knobs, techniques), techniques)
-    return [describe(name, value, techniques) for name, value in own.items() if all(each[name] != value for each in usual)]
+    kept = relevant(full_knobs(spec.knobs, techniques), techniques)
+    left_out = {knob.name for knob in but.knobs} if but else set()
+    special = {name: value for name, value in kept.items() if name not in left_out and all(each[name] != value for each in usual)}
+    return [describe(name, value, techniques) for name, value in special.items()]
 
 
 def _alone(spec: RunSpec, baseline: RunSpec, techniques: Techniques) -> Technique | None:

@@ -56,7 +56,7 @@ class TorchAO(Technique):
         helps="Weights take half or a quarter of the memory of 16 bits. Long prompts and large batches can gain from products of 8 bits, "
         "where the processor is faster at them; torch.compile joins the rounding of fp8 and int8_dynamic to other kernels.",
         costs="Output quality, least with int8_weight_only, most with int4_weight_only. int8_weight_only writes each weight out in full "
-        "precision at every step, and uncompiled int8_dynamic runs many small operations a layer: decoding is slower than without. "
+        "precision at every step, and uncompiled int8_dynamic runs many small operations a layer: decoding gains nothing or is slower. "
         "On a GPU int8_dynamic is slowest: torchao 0.18 writes each layer's input out as text, to see what kind of tensor it is, and with "
         "16 rows or fewer, for which torch has no product of integers, it multiplies in fp32.",
     )

@@ -152,7 +152,7 @@ def _estimate(app: App) -> Callable[..., Any]:
             spec: The variant, as `run` takes it: model, engine, device, knobs, workload. Whatever is left out has its default.
 
         Returns:
-            Bytes of weights, KV cache, its part in host memory, activations and the total on the device; an unknown model is an error.
+            Bytes of weights, KV cache, its part in host memory, activations, and the total on the device; a model not fetched yet fails.
         """
         with _spoken():
             one = _specs(app, spec)[0]

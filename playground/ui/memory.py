@@ -85,7 +85,7 @@ def _row(index: int, name: str, found: Estimate | None, short: str, longest: int
     )
     words = ", ".join(f"{title} {shown(size, 'B')}" for title, size in parts.values())
     if found.kv_host_bytes:
-        words += f"; in host memory {shown(found.kv_host_bytes, 'B')} of the KV cache"
+        words += f", and {shown(found.kv_host_bytes, 'B')} of the KV cache in host memory"
     warning = f'<p class="warning">{escape(short)}</p>' if short else ""
     total = f"<b>{escape(shown(found.total_bytes, 'B'))}</b>"
     return (

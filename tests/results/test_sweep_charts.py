@@ -133,7 +133,7 @@ def test_a_line_pays_from_the_length_at_which_its_first_token_comes_sooner_for_g
         told[1].sentence == "sdpa: the first token comes sooner than with eager from 128 tokens on, × 0.556 at 512."
     )  # 0.9 + 10 % touches 1
     assert told[1].values["pays_from"] == 128
-    assert told[2].sentence == "sdpa_math: the first token comes no sooner than with eager at the longest prompt, × 1 at 512."
+    assert told[2].sentence == "sdpa_math: at the longest prompt of both no sooner first token than with eager is shown, × 1 at 512."
     panel = panels(plan, stored)["ttft_s"]
     assert [trace["x"][0] for trace in panel["figure"]["data"] if trace.get("name") == "sooner than eager from here on"] == [128, 64]
     assert "note" not in panel, "seven sentences are listed above the charts"

@@ -279,7 +279,7 @@ def test_the_estimate_warns_when_it_does_not_fit_and_says_how_much_is_free() -> 
     tokens = 512 + 64
     away = html(10**9, complete(spec.replace(knobs={"precision": "fp32", "kv_cache": "offloaded"}), techniques()))
     assert f"KV cache {shown(2048 * tokens / 4, 'B')}" in away
-    assert f"in host memory {shown(2048 * tokens * 3 / 4, 'B')} of the KV cache" in away
+    assert f"and {shown(2048 * tokens * 3 / 4, 'B')} of the KV cache in host memory" in away
     unknown = estimate_html([spec], ["Baseline"], lambda name: None, techniques(), Machine("h", "c", 1, 1, 1))
     assert "known once the model has been fetched" in unknown
 
