@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from playground.core.sweep import SweepSpec, line_names
 from playground.measure.fits import exponent, leaves, parabola
-from playground.results.numbers import digits, shown
+from playground.results.numbers import change, digits, shown
 from playground.results.sweep_lines import Line, Point, lines_of, slowdowns
 from playground.results.sweeps import StoredCell
 from playground.techniques import techniques
@@ -52,9 +53,13 @@ def _sentence(fact: Fact, name: str, ending: str) -> str:
 
 def _careful(line: Line, metric: str) -> str:
     """How the sentence ends: with a warning where the repeats of some points vary so much that their mean says little."""
-    found = [(point.cell.result or {}).get("metrics", {}).get(metric) or {} for point in line.measured]
+    found = [_metric(point, metric) for point in line.measured]
     unsteady = sum(item.get("grade") == "unstable" for item in found)
     return f". Careful: the repeats of {unsteady} of {len(found)} points vary by more than 20 %." if unsteady else "."
+
+
+def _metric(point: Point, name: str) -> Mapping[str, Any]:
+    return (point.cell.result or {}).get("metrics", {}).get(name) or {}
 
 
 def _free(line: Line) -> Fact | None:
@@ -110,10 +115,9 @@ def _sooner(line: Line, first: Line) -> Fact | None:
 
 
 def _below(ours: Point, theirs: Point) -> bool:
-    """Whether one time is shorter, and the run can show it: by intervals that do not touch, where both have one."""
-    if ours.ends and theirs.ends:
-        return ours.ends[1] < theirs.ends[0]
-    return (ours.y or 0.0) < (theirs.y or 0.0)
+    """Whether the time to the first token is shorter, and by more than the intervals where both have one."""
+    differs = change(_metric(ours, "ttft_s"), _metric(theirs, "ttft_s"))
+    return differs is not None and differs.shown is not False and (ours.y or 0.0) < (theirs.y or 0.0)
 
 
 def _slowdown(line: Line) -> Fact | None:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from playground.core.engine import Engine
-from playground.core.plan import SPEC_FIELDS, Techniques, describe, full_knobs, ordered, relevant
+from playground.core.plan import SPEC_FIELDS, Techniques, chosen, describe, full_knobs, ordered, relevant
 from playground.core.problem import Problem
 from playground.core.spec import RunSpec
 from playground.core.technique import Knobs, Technique
@@ -118,7 +118,7 @@ def _effects(techniques: Techniques, engines: Mapping[str, type[Engine]], record
     for recording in recorded:
         if recording.sweep:  # its first run is no baseline of the others
             continue
-        lines: dict[tuple[str, str], list[str]] = {}
+        lines: dict[tuple[str, str], list[tuple[int, str]]] = {}  # what each effect is against, and its text
         specs = recording.specs
         results = [result(spec, events) for spec, events in zip(specs, recording.events, strict=True)]
         for number, spec in enumerate(specs):
@@ -126,26 +126,26 @@ def _effects(techniques: Techniques, engines: Mapping[str, type[Engine]], record
             before, technique = next(pairs, (0, None))
             if technique:
                 text = _effect(results[number], results[before], technique, techniques)
-                against = f", against {specs[before].label}" if before else ""
-                lines.setdefault((technique.name, spec.engine), []).append(text + against)
+                lines.setdefault((technique.name, spec.engine), []).append((before, text))
         what = specs[0].model.removeprefix("shape:")
         if tokens := value_of(results[0], "prompt_tokens"):
             what += f", {tokens:,.0f} tokens in"
-        for (name, engine), texts in lines.items():
+        for (name, engine), told in lines.items():
+            texts = "; ".join(f"{text}, against {specs[before].label}" if before else text for before, text in told)
             first = next(spec for spec in specs if spec.engine == engine)
-            own = techniques[name] if any(", against " in text for text in texts) else None
+            own = techniques[name] if any(before for before, _ in told) else None
             how = ", ".join([engine, *_settings(first, own, techniques, engines)])
-            found.setdefault(name, []).append(f"{'; '.join(texts)} ({what}, {how}, {recording.machine}, {recording.date})")
+            found.setdefault(name, []).append(f"{texts} ({what}, {how}, {recording.machine}, {recording.date})")
     return found
 
 
 def _settings(spec: RunSpec, but: Technique | None, techniques: Techniques, engines: Mapping[str, type[Engine]]) -> list[str]:
     """What the baseline of a recording has that its engine has by default on no device; without the settings of `but`."""
-    usual = [full_knobs({}, techniques, engines[spec.engine].defaults(device)) for device in DEVICES]
     kept = relevant(full_knobs(spec.knobs, techniques), techniques)
+    for device in DEVICES:
+        kept = chosen(kept, techniques, engines[spec.engine].defaults(device))
     left_out = {knob.name for knob in but.knobs} if but else set()
-    special = {name: value for name, value in kept.items() if name not in left_out and all(each[name] != value for each in usual)}
-    return [describe(name, value, techniques) for name, value in special.items()]
+    return [describe(name, value, techniques) for name, value in kept.items() if name not in left_out]
 
 
 def _alone(spec: RunSpec, baseline: RunSpec, techniques: Techniques) -> Technique | None:
