@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -29,9 +30,14 @@ W4 = {"num_bits": 4, "type": "int", "symmetric": True, "strategy": "group", "gro
 GROUP = {"targets": ["Linear"], "weights": W4, "format": "pack-quantized"}
 COMPRESSED = {"quant_method": "compressed-tensors", "format": "pack-quantized", "quantization_status": "compressed", "ignore": ["lm_head"]}
 
+# Where packed weights compute, in what, and how far from their plain numbers. fp32 on a GPU is left out: the kernels compute in 16 bits.
+ON = [("cpu", "fp32", 5e-4), ("cpu", "bf16", 0.02)]
+if torch.cuda.is_available():
+    ON += [pytest.param("cuda", "fp16", 0.005, marks=pytest.mark.gpu), pytest.param("cuda", "bf16", 0.02, marks=pytest.mark.gpu)]
 
-def load(model: str, **knobs: Any) -> Any:
-    spec = RunSpec(model=model, engine="transformers", device="cpu", knobs={"precision": "fp32", **knobs})
+
+def load(model: str, device: str = "cpu", **knobs: Any) -> Any:
+    spec = RunSpec(model=model, engine="transformers", device=device, knobs={"precision": "fp32", **knobs})
     plan = plan_for(spec, techniques(), engines()["transformers"], probe())
     engine = engines()["transformers"]()
     engine.load(plan, lambda event: None)
@@ -60,44 +66,105 @@ def saved(model: Any, folder: Path, method: dict[str, Any]) -> str:
     return str(folder)
 
 
-def packed_by_hand(weight: Any) -> tuple[dict[str, Any], Any]:
-    """A matrix in the format pack-quantized, 4 bits in groups of 32, and the numbers that it stands for: eight numbers of a row in each
-    int32, the first in its lowest bits, each with 8 added."""
+def words(numbers: Any, order: Sequence[int] = range(8)) -> Any:
+    """Eight 4-bit numbers of the last axis in each int32, order[i] of them i-th from its lowest bits."""
+    shifts = torch.tensor([4 * list(order).index(place) for place in range(8)])
+    found = (numbers.long().unflatten(-1, (-1, 8)) << shifts).sum(-1)
+    return torch.where(found >= 1 << 31, found - (1 << 32), found).int().contiguous()
+
+
+def pack_quantized(weight: Any) -> tuple[dict[str, Any], Any]:
+    """A matrix in compressed-tensors' format of that name, 4 bits in groups of 32, and the numbers that it stands for: each has 8 added."""
     groups = weight.unflatten(1, (-1, 32))
     scale = groups.abs().amax(-1, keepdim=True) / 7
     numbers = (groups / scale).round().clamp(-8, 7)
-    nibbles = (numbers.flatten(1) + 8).long().unflatten(1, (-1, 8))
-    words = (nibbles << torch.arange(0, 32, 4)).sum(-1)
-    words = torch.where(words >= 1 << 31, words - (1 << 32), words).int()
-    tensors = {"weight_packed": words, "weight_scale": scale.squeeze(-1).contiguous(), "weight_shape": torch.tensor(weight.shape)}
-    return tensors, (numbers * scale).flatten(1)
+    tensors = {"weight_packed": words(numbers.flatten(1) + 8), "weight_scale": scale.squeeze(-1).contiguous()}
+    return tensors | {"weight_shape": torch.tensor(weight.shape)}, (numbers * scale).flatten(1)
+
+
+def with_zeros(weight: Any) -> tuple[Any, Any, Any, Any]:
+    """4 bits in groups of 32 with a zero point: numbers (inputs, outputs), zeros and scales (groups, outputs), and what they stand for."""
+    groups = weight.T.unflatten(0, (-1, 32))
+    low, high = groups.amin(1).clamp(max=0), groups.amax(1).clamp(min=0)
+    scale = ((high - low) / 15).half().float()
+    zero = (-low / scale).round().clamp(0, 15)
+    numbers = (groups / scale[:, None] + zero[:, None]).round().clamp(0, 15)
+    meant = (numbers - zero[:, None]) * scale[:, None]
+    return numbers.flatten(0, 1), zero, scale.half(), meant.flatten(0, 1).T.contiguous()
+
+
+def gptq(weight: Any) -> tuple[dict[str, Any], Any]:
+    """A matrix as GPTQ's first format has it: packed along the inputs, its zeros less one."""
+    numbers, zero, scale, meant = with_zeros(weight)
+    group = (torch.arange(len(numbers)) // 32).int()
+    return {"qweight": words(numbers.T).T.contiguous(), "qzeros": words(zero - 1), "scales": scale, "g_idx": group}, meant
+
+
+def awq(weight: Any) -> tuple[dict[str, Any], Any]:
+    """A matrix as AWQ's format gemm has it: packed along the outputs, the even ones of each eight first."""
+    numbers, zero, scale, meant = with_zeros(weight)
+    order = (0, 2, 4, 6, 1, 3, 5, 7)
+    return {"qweight": words(numbers, order), "qzeros": words(zero, order), "scales": scale}, meant
+
+
+def saved_packed(model: Any, folder: Path, method: dict[str, Any], pack: Callable[[Any], tuple[dict[str, Any], Any]]) -> Any:
+    """`model` in `folder` with each linear layer packed; what its weights stand for, by name."""
+    from safetensors.torch import load_file, save_file
+
+    path = Path(saved(model, folder, method)) / "model.safetensors"
+    packed, meant = {}, {}
+    for name, tensor in load_file(path).items():
+        if "_proj" in name:
+            own, meant[name] = pack(tensor)
+            packed |= {f"{name.removesuffix('weight')}{part}": value for part, value in own.items()}
+        else:
+            packed[name] = meant[name] = tensor
+    save_file(packed, path, metadata={"format": "pt"})
+    return meant
+
+
+def furthest(engine: Any, plain: Any, meant: Any) -> float:
+    """The largest difference between the log-probabilities of the engine's model and of `plain` with the weights `meant`."""
+    plain.load_state_dict(meant)
+    with torch.inference_mode():
+        expected = plain(torch.tensor([TEXT])).logits[0, :-1].log_softmax(-1)
+    return float((engine.score(TEXT).float().cpu() - expected).abs().max())
 
 
 def test_compressed_tensors_are_loaded_unpacked_and_compute_what_their_bits_say(plain: Any, tmp_path: Path) -> None:
     pytest.importorskip("compressed_tensors")
-    from safetensors.torch import load_file, save_file
-
-    folder = Path(saved(plain, tmp_path, {**COMPRESSED, "config_groups": {"group_0": GROUP}}))
-    tensors = load_file(folder / "model.safetensors")
-    packed, meant = {}, {}
-    for name, tensor in tensors.items():
-        if "_proj" in name:
-            own, meant[name] = packed_by_hand(tensor)
-            packed |= {f"{name.removesuffix('weight')}{part}": value for part, value in own.items()}
-        else:
-            packed[name] = meant[name] = tensor
-    save_file(packed, folder / "model.safetensors", metadata={"format": "pt"})
-    engine = load(str(folder))
+    meant = saved_packed(plain, tmp_path, {**COMPRESSED, "config_groups": {"group_0": GROUP}}, pack_quantized)
+    engine = load(str(tmp_path))
     unpacked = "all 14 linear layers were unpacked while loading (14 pack-quantized, 4 bits, groups of 32)"
     assert says(engine) == f"the checkpoint comes quantized (compressed-tensors): {unpacked}"
     before = engine.memory()["weights_bytes"]
     assert len(list(engine.generate(Batch((TEXT,), 3)))) == 3
     assert engine.memory()["weights_bytes"] == before  # nothing is left for the first pass to unpack
     assert all(engine.evidence(each, engine.plan).ok for each in engine.plan.techniques if each.phase == "load")
-    plain.load_state_dict(meant)
-    with torch.inference_mode():
-        expected = plain(torch.tensor([TEXT])).logits[0, :-1].log_softmax(-1)
-    assert torch.allclose(engine.score(TEXT), expected, atol=1e-5)
+    assert furthest(engine, plain, meant) < 1e-5
+
+
+@pytest.mark.parametrize(("device", "precision", "tolerance"), ON)
+@pytest.mark.parametrize(
+    ("method", "pack"),
+    [
+        ({"quant_method": "gptq", "bits": 4, "group_size": 32, "desc_act": False, "sym": False, "checkpoint_format": "gptq"}, gptq),
+        ({"quant_method": "awq", "bits": 4, "group_size": 32, "zero_point": True, "version": "gemm"}, awq),
+    ],
+    ids=["gptq", "awq"],
+)
+def test_gptq_and_awq_stay_packed_and_compute_what_their_bits_say(
+    plain: Any, tmp_path: Path, method: dict[str, Any], pack: Any, device: str, precision: str, tolerance: float
+) -> None:
+    pytest.importorskip("gptqmodel")
+    meant = saved_packed(plain, tmp_path, method, pack)
+    engine = load(str(tmp_path), device, precision=precision)
+    came = f"the checkpoint comes quantized ({method['quant_method']}): 14 of 14 linear layers are "
+    assert says(engine).startswith(came)
+    assert says(engine).endswith(" (4 bits, groups of 32)")
+    assert len(list(engine.generate(Batch((TEXT,), 3)))) == 3
+    assert all(finding.ok for each in engine.plan.techniques if (finding := engine.evidence(each, engine.plan)))
+    assert furthest(engine, plain, meant) < tolerance
 
 
 def test_layers_of_gptqmodel_are_named_with_their_bits_and_groups(plain: Any) -> None:
