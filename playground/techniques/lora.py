@@ -11,16 +11,18 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from playground.core.problem import Problem
 from playground.core.technique import Finding
-from playground.techniques.quantization import linear_layers
+from playground.techniques.pruned_model import parameter_count
+from playground.techniques.quantization import linear_layers, linear_names
 
 RECORD = "merged_adapters"  # attribute of a model: what was merged into it, by name
 PREFIX = "base_model.model."
+EVERY = "all-linear"  # peft's name for the targets that are all linear layers
 STD = 0.02  # of random adapters
 ELSEWHERE = ("alora_invocation_tokens", "layer_replication", "trainable_token_indices", "target_parameters", "use_qalora")
 CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "mica", "lora_ga")  # ways to begin that take something out of the base's weights
@@ -50,7 +52,7 @@ def drawn(rank: int) -> Adapter:
     """Random numbers on all linear layers: costs are real, the text is noise."""
     from peft import LoraConfig
 
-    return Adapter(f"random:{rank}", LoraConfig(r=rank, lora_alpha=rank, target_modules="all-linear", inference_mode=True))
+    return Adapter(f"random:{rank}", LoraConfig(r=rank, lora_alpha=rank, target_modules=EVERY, inference_mode=True))
 
 
 def read(name: str, folder: Path) -> Adapter:
@@ -86,11 +88,13 @@ def put_on(model: Any, adapters: Sequence[Adapter], base: str, merge: bool) -> A
         _check_fit(model, adapter, base)
         _check_tied(model, adapter, merge)
     keys = [f"adapter{number}" for number in range(len(adapters))]
+    every = list(linear_names(model))  # peft's "all-linear" are subclasses of nn.Linear, which the layers of a GPTQ checkpoint are not
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # peft warns of the second adapter on a model, which is meant
             for key, adapter in zip(keys, adapters, strict=True):
-                tuner = LoraModel(model, adapter.config, key)
+                config = replace(adapter.config, target_modules=every) if adapter.config.target_modules == EVERY else adapter.config
+                tuner = LoraModel(model, config, key)
                 _fill(model, key, adapter)
                 _cast(model, key)
             tuner.set_adapter(keys, inference_mode=True)
@@ -122,7 +126,7 @@ def described(model: Any, number: int, name: str) -> Finding:
     layers = [layer for layer in adapted(model) if key in layer.active_adapters and not layer.merged and not layer.disable_adapters]
     own = [parameter for layer in layers for part, parameter in layer.named_parameters() if ".lora_" in f".{part}" and f".{key}" in part]
     ranks = sorted({layer.r[key] for layer in layers if key in layer.r})
-    count, everything = sum(parameter.numel() for parameter in own), _base_numbers(model)
+    count, everything = sum(parameter.numel() for parameter in own), parameter_count(model) - numbers(model)
     idle = sum(not bool(_second(layer, key).count_nonzero()) for layer in layers)
     linear = len(linear_layers(model))
     rank = "/".join(str(rank) for rank in ranks) or "none"
@@ -172,7 +176,7 @@ def _fill(model: Any, key: str, adapter: Adapter) -> None:
 
     if not adapter.tensors:
         seed = torch.Generator().manual_seed(int(key.removeprefix("adapter")))
-        for name, parameter in model.named_parameters():
+        for name, parameter in sorted(model.named_parameters(), key=lambda item: item[0]):  # whatever the order of the layers
             if ".lora_" in name and f".{key}." in name:
                 parameter.data.copy_(torch.randn(parameter.shape, generator=seed) * STD)
         return
@@ -216,10 +220,3 @@ def _second(layer: Any, key: str) -> Any:
 
 def _readable(count: int) -> str:
     return f"{count / 1e6:.2f} M" if count >= 1e5 else f"{count:,}"
-
-
-def _base_numbers(model: Any) -> int:
-    """Numbers of the model below its adapters, packed ones counted as what they stand for."""
-    below = [parameter for name, parameter in model.named_parameters() if ".lora_" not in name]
-    packed = [getattr(parameter, "quant_state", None) for parameter in below]
-    return sum(one.numel() if state is None else state.shape.numel() for one, state in zip(below, packed, strict=True))

@@ -182,11 +182,14 @@ class Quantization(Technique):
 
 def linear_layers(model: Any) -> list[Any]:
     """The decoder's linear layers, of whatever class: without the output head and without the layers of an adapter."""
-    import torch
+    return list(linear_names(model).values())
 
+
+def linear_names(model: Any) -> dict[str, Any]:
+    """The same by their paths in the model."""
     head = model.get_output_embeddings()
-    own = [m for name, m in model.named_modules() if ".lora_" not in name]
-    return [m for m in own if (isinstance(m, torch.nn.Linear) or type(m).__name__ == PACKED) and m is not head]
+    plain = {name: m for name, m in model.named_modules() if ".lora_" not in name and not hasattr(m, "base_layer")}
+    return {name: m for name, m in plain.items() if hasattr(m, "in_features") and hasattr(m, "out_features") and m is not head}
 
 
 def comes_quantized(config: Mapping[str, Any]) -> str:
@@ -204,8 +207,7 @@ def refuse_quantized(config: Mapping[str, Any], what: str) -> None:
 
 def _as_it_came(method: str, model: Any) -> Finding:
     """What the loaded layers of a quantized checkpoint are; some kinds are unpacked while they load where the device has no kernels."""
-    head = model.get_output_embeddings()
-    layers = [m for name, m in model.named_modules() if hasattr(m, "in_features") and m is not head and ".lora_" not in name]
+    layers = linear_layers(model)
     kinds = Counter(kind for kind in map(_packed_kind, layers) if kind)
     packed = ", ".join(f"{count} of {len(layers)} linear layers are {kind}" for kind, count in kinds.items())
     schemes = Counter(scheme for scheme in map(_scheme, layers) if scheme)

@@ -21,7 +21,7 @@ from playground.measure.checkpoint import packed_bits
 from playground.measure.estimate import estimate
 from playground.measure.machine import probe
 from playground.models import tokenizer
-from playground.techniques import techniques
+from playground.techniques import lora, techniques
 
 torch = pytest.importorskip("torch")
 
@@ -123,9 +123,8 @@ def saved_packed(model: Any, folder: Path, method: dict[str, Any], pack: Callabl
     return meant
 
 
-def furthest(engine: Any, plain: Any, meant: Any) -> float:
-    """The largest difference between the log-probabilities of the engine's model and of `plain` with the weights `meant`."""
-    plain.load_state_dict(meant)
+def furthest(engine: Any, plain: Any) -> float:
+    """The largest difference between the log-probabilities of the engine's model and of `plain`."""
     with torch.inference_mode():
         expected = plain(torch.tensor([TEXT])).logits[0, :-1].log_softmax(-1)
     return float((engine.score(TEXT).float().cpu() - expected).abs().max())
@@ -141,11 +140,11 @@ def test_compressed_tensors_are_loaded_unpacked_and_compute_what_their_bits_say(
     assert len(list(engine.generate(Batch((TEXT,), 3)))) == 3
     assert engine.memory()["weights_bytes"] == before  # nothing is left for the first pass to unpack
     assert all(engine.evidence(each, engine.plan).ok for each in engine.plan.techniques if each.phase == "load")
-    assert furthest(engine, plain, meant) < 1e-5
+    plain.load_state_dict(meant)
+    assert furthest(engine, plain) < 1e-5
 
 
-@pytest.mark.parametrize(("device", "precision", "tolerance"), ON)
-@pytest.mark.parametrize(
+PACKED = pytest.mark.parametrize(
     ("method", "pack"),
     [
         ({"quant_method": "gptq", "bits": 4, "group_size": 32, "desc_act": False, "sym": False, "checkpoint_format": "gptq"}, gptq),
@@ -153,6 +152,10 @@ def test_compressed_tensors_are_loaded_unpacked_and_compute_what_their_bits_say(
     ],
     ids=["gptq", "awq"],
 )
+
+
+@pytest.mark.parametrize(("device", "precision", "tolerance"), ON)
+@PACKED
 def test_gptq_and_awq_stay_packed_and_compute_what_their_bits_say(
     plain: Any, tmp_path: Path, method: dict[str, Any], pack: Any, device: str, precision: str, tolerance: float
 ) -> None:
@@ -164,12 +167,31 @@ def test_gptq_and_awq_stay_packed_and_compute_what_their_bits_say(
     assert says(engine).endswith(" (4 bits, groups of 32)")
     assert len(list(engine.generate(Batch((TEXT,), 3)))) == 3
     assert all(finding.ok for each in engine.plan.techniques if (finding := engine.evidence(each, engine.plan)))
-    assert furthest(engine, plain, meant) < tolerance
+    plain.load_state_dict(meant)
+    assert furthest(engine, plain) < tolerance
+
+
+@PACKED
+def test_an_adapter_beside_gptq_or_awq_is_on_every_packed_layer(plain: Any, tmp_path: Path, method: dict[str, Any], pack: Any) -> None:
+    pytest.importorskip("gptqmodel")
+    pytest.importorskip("peft")
+    meant = saved_packed(plain, tmp_path, method, pack)
+    engine = load(str(tmp_path), adapter="random:4", adapter_mode="unmerged")
+    finding = engine.evidence(techniques()["adapters"], engine.plan)
+    assert finding.ok
+    # 4 x (inputs + outputs) of q, k, v, o, gate, up, down in each of 2 layers
+    assert 2 * 4 * (128 + 96 + 96 + 128 + 256 + 256 + 256) == 9728
+    assert "LoRA rank 4 on 14 of 14 linear layers, 9,728 numbers" in finding.text
+    assert "14 of 14 linear layers are" in says(engine)
+    assert len(list(engine.generate(Batch((TEXT,), 3)))) == 3
+    plain.load_state_dict(meant)
+    without = furthest(engine, plain)
+    assert furthest(engine, lora.put_on(plain, [lora.drawn(4)], "plain", merge=False)) < min(5e-4, without / 10)
 
 
 def test_layers_of_gptqmodel_are_named_with_their_bits_and_groups(plain: Any) -> None:
     class TorchLinear(torch.nn.Module):
-        bits, group_size, in_features = 4, 128, 64
+        bits, group_size, in_features, out_features = 4, 128, 64, 64
 
     for layer in plain.model.layers:
         layer.mlp.gate_proj = layer.mlp.up_proj = TorchLinear()

@@ -38,6 +38,8 @@ def full(**knobs: Any) -> Any:
 
 
 class PackedLinear(torch.nn.Module):
+    in_features = out_features = 8
+
     def __init__(self, kind: str) -> None:
         super().__init__()
         self.kind = kind
