@@ -67,6 +67,11 @@ def load_pretrained(folder: Path, dtype: Any, device: str, quantization_config: 
         raise Problem("unsupported", sentence, repr(error)) from error
     except (ValueError, OSError, KeyError) as error:
         raise _unloadable(str(folder), error) from error
+    if method and model.dtype != dtype:
+        found, wanted = (str(each).removeprefix("torch.").replace("bfloat", "bf").replace("float", "fp") for each in (model.dtype, dtype))
+        raise Problem(
+            "user", f"This model comes quantized ({method}) and computes in {found} here, not in {wanted}: set precision to {found}."
+        )
     if hasattr(model, "ct_decompress_hook"):
         # compressed-tensors unpacks all weights in the first pass and keeps them so: that belongs to loading, in time and in memory.
         model.hf_quantizer.compressor.decompress_model(model)
