@@ -20,6 +20,7 @@ from playground.results.sweeps import StoredCell
 from playground.techniques import techniques
 
 FREE = 1.1  # times the step of the smallest batch: up to here a larger one is called free
+LIKE_A_STEP = 1.5  # times a step: up to here the prefill is what a step is, launches or the reading of weights, and no work on the prompt
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,8 @@ def facts(plan: SweepSpec, cells: Sequence[StoredCell]) -> list[Fact]:
     if found is None:
         return []
     metric, tell = found
-    lines = slowdowns(plan, cells) if tell is _slowdown else lines_of(plan, cells, metric)
     several = len(line_names(plan, techniques())) > 1
-    told = [(line, fact) for line in lines if (fact := tell(line))]
-    if tell is _prefill:
-        told += [(line, fact) for line in lines[1:] if (fact := _sooner(line, lines[0]))]
+    told = tell(plan, cells)
     return [replace(fact, sentence=_sentence(fact, line.name if several else "", _careful(line, metric))) for line, fact in told]
 
 
@@ -60,6 +58,26 @@ def _careful(line: Line, metric: str) -> str:
 
 def _metric(point: Point, name: str) -> Mapping[str, Any]:
     return (point.cell.result or {}).get("metrics", {}).get(name) or {}
+
+
+Told = list[tuple[Line, Fact]]
+
+
+def _batches(plan: SweepSpec, cells: Sequence[StoredCell]) -> Told:
+    return _of_each(lines_of(plan, cells, "itl_s"), _free)
+
+
+def _prompts(plan: SweepSpec, cells: Sequence[StoredCell]) -> Told:
+    lines = lines_of(plan, cells, "ttft_s")
+    return _of_each(lines, _prefill) + _of_each(lines[1:], lambda line: _sooner(line, lines[0]))
+
+
+def _outputs(plan: SweepSpec, cells: Sequence[StoredCell]) -> Told:
+    return _of_each(slowdowns(plan, cells), _slowdown)
+
+
+def _of_each(lines: Sequence[Line], tell: Callable[[Line], Fact | None]) -> Told:
+    return [(line, fact) for line in lines if (fact := tell(line))]
 
 
 def _free(line: Line) -> Fact | None:
@@ -92,13 +110,30 @@ def _prefill(line: Line) -> Fact | None:
         values |= {"constant_s": found.constant, "linear_s": found.linear, "quadratic_s": found.quadratic, "square_share": found.square}
         share = f"{found.square * 100:.0f} % of the {shown(found(lengths[-1]), 's')} at {lengths[-1]:,.0f} tokens"
         sentence += f"; the part that grows with its square, as attention does, is {share}, as fitted"
+    if flat := _flat_until(line):
+        why = "so launches or the reading of the weights decide there, and not the prompt"
+        sentence += f"; up to {flat:,.0f} tokens the first takes at most {LIKE_A_STEP} times as long as a later one, {why}"
+        values["flat_until"] = flat
     return Fact("ttft_s", line.number, sentence, values)
 
 
+def _flat_until(line: Line) -> float:
+    """The longest prompt up to which the first token takes hardly longer than a later one; 0 where there is none."""
+    flat = 0.0
+    for point in line.measured:
+        step = _metric(point, "itl_s").get("value")
+        if not step or (point.y or 0.0) > LIKE_A_STEP * step:
+            break
+        flat = float(point.x)
+    return flat
+
+
 def _sooner(line: Line, first: Line) -> Fact | None:
-    """The length from which the time to the first token is shorter than the first line's, at each length and by more than the intervals."""
-    theirs = {point.x: point for point in first.measured}
-    pairs = [(float(point.x), point, theirs[point.x]) for point in line.measured if point.x in theirs]
+    """The length from which the time to the first token is shorter than the first line's, at each length and by more than the intervals.
+    Lengths at which the first line's prompt does not decide are not compared: they are measured one after another, and a host whose
+    launches vary would be taken for a gain."""
+    flat, theirs = _flat_until(first), {point.x: point for point in first.measured}
+    pairs = [(float(point.x), point, theirs[point.x]) for point in line.measured if point.x in theirs and float(point.x) > flat]
     if len(pairs) < 2:
         return None
     shown_at = [_below(ours, other) for _, ours, other in pairs]
@@ -109,7 +144,7 @@ def _sooner(line: Line, first: Line) -> Fact | None:
     if holds is None:
         sentence = f"at the longest prompt of both no sooner first token than with {first.name} is shown, {end}"
         return Fact("ttft_s", line.number, sentence, {"ratio": ratio})
-    since = f"from {pairs[holds][0]:,.0f} tokens on" if holds else f"at each length, from {pairs[0][0]:,.0f} tokens"
+    since = f"from {pairs[holds][0]:,.0f} tokens on" if holds or flat else f"at each length, from {pairs[0][0]:,.0f} tokens"
     sentence = f"the first token comes sooner than with {first.name} {since}, {end}"
     return Fact("ttft_s", line.number, sentence, {"pays_from": pairs[holds][0], "ratio": ratio})
 
@@ -134,9 +169,9 @@ def _numbers(line: Line) -> tuple[list[float], list[float]]:
     return [x for x, _ in points], [y for _, y in points]
 
 
-# Of an axis: the metric whose repeats the fact stands on, and what tells it.
-ABOUT: Mapping[str, tuple[str, Callable[[Line], Fact | None]]] = {
-    "batch_size": ("itl_s", _free),
-    "prompt_tokens": ("ttft_s", _prefill),
-    "max_new_tokens": ("e2e_s", _slowdown),
+# Of an axis: the metric whose repeats the facts stand on, and what tells them.
+ABOUT: Mapping[str, tuple[str, Callable[[SweepSpec, Sequence[StoredCell]], Told]]] = {
+    "batch_size": ("itl_s", _batches),
+    "prompt_tokens": ("ttft_s", _prompts),
+    "max_new_tokens": ("e2e_s", _outputs),
 }

@@ -139,6 +139,21 @@ def test_a_line_pays_from_the_length_at_which_its_first_token_comes_sooner_for_g
     assert told[3].sentence == "sdpa_flash: the first token comes sooner than with eager at each length, from 64 tokens, × 0.556 at 512."
 
 
+def test_lengths_at_which_the_first_token_takes_as_long_as_any_other_count_for_no_kernel() -> None:
+    specs = [RunSpec("shape:tiny", label=name, knobs={"attention": name}) for name in ("eager", "sdpa")]
+    lengths = (64, 128, 256, 512)
+    seconds, steps = ((0.9, 1.2, 4, 9), (0.4, 0.5, 2, 5)), (0.8, 0.4)  # eager's first two take up to 1.5 of its steps, sdpa's as well
+    found = {
+        (line, n): document(ttft_s=own, itl_s=steps[line])
+        for line, times in enumerate(seconds)
+        for n, own in zip(lengths, times, strict=True)
+    }
+    own, _, sooner = facts(*swept(found, *specs, axis="prompt_tokens", values=lengths))
+    assert own.values["flat_until"] == 128
+    assert "up to 128 tokens the first takes at most 1.5 times as long as a later one, so launches or the reading" in own.sentence
+    assert sooner.sentence == "sdpa: the first token comes sooner than with eager from 256 tokens on, × 0.556 at 512."
+
+
 def test_memory_is_drawn_against_the_tokens_that_a_row_had_in_the_end() -> None:
     found = {(0, n): document(kv_cache_bytes=1e6 * (n + 7), prompt_tokens=n, output_tokens=8) for n in (100, 200)}
     plan, stored = swept(found, axis="prompt_tokens", values=(100, 200))

@@ -136,8 +136,9 @@ def test_each_shipped_sweep_is_whole_and_says_something_of_each_line(name):
     assert {cell.result["metrics"]["itl_s"]["kind"] for cell in found.cells} == {"recorded"}
     told = facts(found.plan, found.cells)
     assert {fact.line for fact in told} == {cell.cell.line for cell in found.cells}
-    if {spec.engine for spec in found.plan.specs} != {"graph", "transformers"}:
-        assert {fact.line: fact.values["pays_from"] for fact in told if "pays_from" in fact.values} == {2: 1024}, "sdpa against eager"
+    if "attention-length" in name:
+        fused = dict.fromkeys((2, 3, 4, 5), 2048) if name.startswith("h200") else {2: 1024}  # all but eager and math, on each machine
+        assert {fact.line: fact.values["pays_from"] for fact in told if "pays_from" in fact.values} == fused
         return
     steps = {(cell.cell.point, cell.cell.line): cell.result["metrics"]["itl_s"]["value"] for cell in found.cells}
     assert all(5 * steps[point, 0] < steps[point, 1] for point, _ in steps), "what a captured step is for"
