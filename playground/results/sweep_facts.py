@@ -111,8 +111,9 @@ def _prefill(line: Line) -> Fact | None:
         share = f"{found.square * 100:.0f} % of the {shown(found(lengths[-1]), 's')} at {lengths[-1]:,.0f} tokens"
         sentence += f"; the part that grows with its square, as attention does, is {share}, as fitted"
     if flat := _flat_until(line):
-        why = "so launches or the reading of the weights decide there, and not the prompt"
-        sentence += f"; up to {flat:,.0f} tokens the first takes at most {LIKE_A_STEP} times as long as a later one, {why}"
+        sentence += (
+            f"; up to {flat:,.0f} tokens the first takes at most {LIKE_A_STEP} times as long as a later one: the prompt decides little"
+        )
         values["flat_until"] = flat
     return Fact("ttft_s", line.number, sentence, values)
 

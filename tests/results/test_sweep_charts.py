@@ -150,7 +150,7 @@ def test_lengths_at_which_the_first_token_takes_as_long_as_any_other_count_for_n
     }
     own, _, sooner = facts(*swept(found, *specs, axis="prompt_tokens", values=lengths))
     assert own.values["flat_until"] == 128
-    assert "up to 128 tokens the first takes at most 1.5 times as long as a later one, so launches or the reading" in own.sentence
+    assert "up to 128 tokens the first takes at most 1.5 times as long as a later one: the prompt decides little." in own.sentence
     assert sooner.sentence == "sdpa: the first token comes sooner than with eager from 256 tokens on, × 0.556 at 512."
 
 
