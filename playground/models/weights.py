@@ -67,11 +67,8 @@ def load_pretrained(folder: Path, dtype: Any, device: str, quantization_config: 
         raise Problem("unsupported", sentence, repr(error)) from error
     except (ValueError, OSError, KeyError) as error:
         raise _unloadable(str(folder), error) from error
-    if method and model.dtype != dtype:
-        found, wanted = (str(each).removeprefix("torch.").replace("bfloat", "bf").replace("float", "fp") for each in (model.dtype, dtype))
-        raise Problem(
-            "user", f"This model comes quantized ({method}) and computes in {found} here, not in {wanted}: set precision to {found}."
-        )
+    if method:
+        _check_precision(method, dtype, torch.float16 if method == "awq" and device != "cpu" else model.dtype)
     if hasattr(model, "ct_decompress_hook"):
         # compressed-tensors unpacks all weights in the first pass and keeps them so: that belongs to loading, in time and in memory.
         model.hf_quantizer.compressor.decompress_model(model)
@@ -206,6 +203,15 @@ def _check_library(method: str) -> None:
         sentence = f"This model comes quantized ({method}), and the library that unpacks it is missing"
         # With the product's own requirements, so that pip picks a release for the torch that is here.
         raise Problem("unsupported", f"{sentence}: pip install -r requirements.txt {' '.join(missing)}")
+
+
+def _check_precision(method: str, wanted: Any, found: Any) -> None:
+    """Raises Problem("user") where a method computes in another dtype than the one asked for: AWQ's kernels on a GPU know fp16 alone, and
+    transformers changes bf16 to that wherever there is a GPU."""
+    if found != wanted:
+        names = [str(each).removeprefix("torch.").replace("bfloat", "bf").replace("float", "fp") for each in (found, wanted)]
+        sentence = f"This model comes quantized ({method}) and computes in {names[0]} here, not in {names[1]}"
+        raise Problem("user", f"{sentence}: set precision to {names[0]}.")
 
 
 def _installed(package: str) -> bool:
