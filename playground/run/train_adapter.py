@@ -27,6 +27,7 @@ from playground.models.tokenizer import load_tokenizer
 from playground.run.recipes import Recipe, Table
 from playground.run.training import Check, Emit, Pace, faster_dtype, perplexities, tell, text_loss, train
 from playground.run.training_job import TITLES, TrainingJob, asked, device_of, material_of, stoppable, told, training_knobs, within
+from playground.techniques.quantization import linear_names
 
 MODULE = __name__
 
@@ -98,7 +99,7 @@ def _with_adapter(job: AdapterJob, resolved: Any, dtype: str, device: str) -> tu
 
     build = build_random if resolved.random_weights else load_pretrained
     model = build(resolved.folder, getattr(torch, dtype), device)
-    settings: dict[str, Any] = {"target_modules": "all-linear", "task_type": "CAUSAL_LM", "base_model_name_or_path": job.model}
+    settings: dict[str, Any] = {"target_modules": list(linear_names(model)), "task_type": "CAUSAL_LM", "base_model_name_or_path": job.model}
     config = LoraConfig(r=job.rank, lora_alpha=2 * job.rank, **settings)
     LoraModel(model, config, "default")
     for parameter in model.parameters():
