@@ -41,7 +41,7 @@ def facts(plan: SweepSpec, cells: Sequence[StoredCell]) -> list[Fact]:
     metric, tell = found
     several = len(line_names(plan, techniques())) > 1
     told = tell(plan, cells)
-    return [replace(fact, sentence=_sentence(fact, line.name if several else "", _careful(line, metric))) for line, fact in told]
+    return [replace(fact, sentence=_sentence(fact, lines[0].name if several else "", _careful(lines, metric))) for lines, fact in told]
 
 
 def _sentence(fact: Fact, name: str, ending: str) -> str:
@@ -49,9 +49,9 @@ def _sentence(fact: Fact, name: str, ending: str) -> str:
     return words + ending
 
 
-def _careful(line: Line, metric: str) -> str:
+def _careful(lines: Sequence[Line], metric: str) -> str:
     """How the sentence ends: with a warning where the repeats of some points vary so much that their mean says little."""
-    found = [_metric(point, metric) for point in line.measured]
+    found = [_metric(point, metric) for line in lines for point in line.measured]
     unsteady = sum(item.get("grade") == "unstable" for item in found)
     return f". Careful: the repeats of {unsteady} of {len(found)} points vary by more than 20 %." if unsteady else "."
 
@@ -60,7 +60,7 @@ def _metric(point: Point, name: str) -> Mapping[str, Any]:
     return (point.cell.result or {}).get("metrics", {}).get(name) or {}
 
 
-Told = list[tuple[Line, Fact]]
+Told = list[tuple[tuple[Line, ...], Fact]]  # the lines that a fact stands on, its own first
 
 
 def _batches(plan: SweepSpec, cells: Sequence[StoredCell]) -> Told:
@@ -69,7 +69,7 @@ def _batches(plan: SweepSpec, cells: Sequence[StoredCell]) -> Told:
 
 def _prompts(plan: SweepSpec, cells: Sequence[StoredCell]) -> Told:
     lines = lines_of(plan, cells, "ttft_s")
-    return _of_each(lines, _prefill) + _of_each(lines[1:], lambda line: _sooner(line, lines[0]))
+    return _of_each(lines, _prefill) + [((line, lines[0]), fact) for line in lines[1:] if (fact := _sooner(line, lines[0]))]
 
 
 def _outputs(plan: SweepSpec, cells: Sequence[StoredCell]) -> Told:
@@ -77,7 +77,7 @@ def _outputs(plan: SweepSpec, cells: Sequence[StoredCell]) -> Told:
 
 
 def _of_each(lines: Sequence[Line], tell: Callable[[Line], Fact | None]) -> Told:
-    return [(line, fact) for line in lines if (fact := tell(line))]
+    return [((line,), fact) for line in lines if (fact := tell(line))]
 
 
 def _free(line: Line) -> Fact | None:

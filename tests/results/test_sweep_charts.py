@@ -148,10 +148,12 @@ def test_lengths_at_which_the_first_token_takes_as_long_as_any_other_count_for_n
         for line, times in enumerate(seconds)
         for n, own in zip(lengths, times, strict=True)
     }
+    found[0, 512]["metrics"]["ttft_s"]["grade"] = "unstable"
     own, _, sooner = facts(*swept(found, *specs, axis="prompt_tokens", values=lengths))
     assert own.values["flat_until"] == 128
     assert "up to 128 tokens the first takes at most 1.5 times as long as a later one: the prompt decides little." in own.sentence
-    assert sooner.sentence == "sdpa: the first token comes sooner than with eager from 256 tokens on, × 0.556 at 512."
+    careful = "Careful: the repeats of 1 of 8 points vary by more than 20 %."  # eager's, which sdpa is held against
+    assert sooner.sentence == f"sdpa: the first token comes sooner than with eager from 256 tokens on, × 0.556 at 512. {careful}"
 
 
 def test_memory_is_drawn_against_the_tokens_that_a_row_had_in_the_end() -> None:
