@@ -43,6 +43,7 @@ from playground.engines.replay import specs_of, truly_run
 from playground.measure.machine import probe
 from playground.models.recording import Recording, read, recordings
 from playground.results.claims import Claim, claims_from, judge
+from playground.results.growth import Growth, growths_from
 from playground.techniques import techniques
 
 EXPERIMENT_FIELDS = ("title", "about", "baseline", "variant")
@@ -75,11 +76,13 @@ class ExperimentPreset:
 
 @dataclass(frozen=True)
 class SweepPreset:
-    """A named sweep: `plan` has its title and one paragraph of what to look for; `names_engine`: as of an experiment."""
+    """A named sweep: `plan` has its title and one paragraph of what to look for; `names_engine`: as of an experiment; `claims`: what texts
+    say of growth along its first axis."""
 
     name: str
     plan: SweepSpec
     names_engine: bool = True
+    claims: tuple[Growth, ...] = ()
 
 
 def workloads(folder: Path = PRESETS / "workloads") -> list[WorkloadPreset]:
@@ -137,6 +140,11 @@ def judged(results: Sequence[Mapping[str, Any]], own: Sequence[Claim] = ()) -> l
     return judge(known, found, techniques()) if len(found) == len(results) else []
 
 
+def growths() -> list[Growth]:
+    """The claims of all sweep presets, for `results.growth.judge_growth`."""
+    return [claim for preset in sweeps() for claim in preset.claims]
+
+
 def experiment(path: Path) -> ExperimentPreset:
     """One experiment from a TOML or JSON file: a bare spec, `{"variants": [spec, ...]}`, or a baseline with `[[variant]]` tables.
 
@@ -181,14 +189,15 @@ def sweep_from(given: object, name: str = "") -> SweepPreset:
         raise Problem("user", f"the sweep must be a table of names and values, got {given!r}.")
     data = _on_preset(copy.deepcopy(dict(given)))
     axes, title, about = axes_from(data.pop("axes", {})), str(data.pop("title", name)), str(data.pop("about", "")).strip()
-    data.pop("claim", None)
+    given_claims = data.pop("claim", [])
     named = "variant" in data or "baseline" in data
     whole = data.get("variants") if "variants" in data else [data.setdefault("baseline", {}) if named else data]
     for table in whole if isinstance(whole, list) else ():
         if isinstance(table, dict):
             table.setdefault("protocol", asdict(PROTOCOL))
     plan = SweepSpec(tuple(specs_from(data)), axes, title, about)
-    return SweepPreset(name, plan.checked(techniques()) if axes else plan, _names_engine(data))
+    claims = growths_from(given_claims, axes[0].name) if axes else ()  # those of an experiment are of another kind
+    return SweepPreset(name, plan.checked(techniques()) if axes else plan, _names_engine(data), claims)
 
 
 def _on_preset(data: dict[str, Any]) -> dict[str, Any]:
@@ -198,8 +207,8 @@ def _on_preset(data: dict[str, Any]) -> dict[str, Any]:
     if name not in known:
         raise Problem("user", did_you_mean("There is no sweep or experiment", name, known))
     base = _read(known[name])
-    if "axes" in base and "axes" in data:
-        base.pop("title", None)  # it speaks of the axes that are not taken
+    if "axes" in data:  # a title speaks of the axes that are not taken, and an experiment's claims are of another kind
+        base.pop("title" if "axes" in base else "claim", None)
     return {**base, **{part: value if part == "axes" else _merged(base.get(part), value) for part, value in data.items()}}
 
 

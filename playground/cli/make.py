@@ -18,6 +18,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from playground.cli.output import check_writable, write_text
 from playground.core.events import Done, Event, Score
 from playground.core.knobs import Choice, Knob
 from playground.core.making import Made, TrainStep
@@ -65,8 +66,7 @@ def _make(args: argparse.Namespace) -> int:
     asked = {knob.name: knob.parse(getattr(args, knob.name)) for knob in recipe.knobs}
     job = recipe.job(name=args.name, text=_text(args.text), model=args.model, device=args.device, **asked)
     job.check()
-    if args.json and args.json != "-" and not Path(args.json).absolute().parent.is_dir():
-        raise Problem("user", f"{args.json} cannot be written: its folder does not exist.")
+    check_writable(args.json)
     cancel = threading.Event()
     signal.signal(signal.SIGINT, lambda *_: cancel.set())
     last: Event | None = None
@@ -101,6 +101,6 @@ def _tell(name: str, event: Event) -> None:
 
 def _print(recipe: Recipe, event: Made, target: str | None) -> None:
     data = json.dumps(event.facts, indent=2, ensure_ascii=False)
-    if target and target != "-":
-        Path(target).write_text(data + "\n", encoding="utf-8")
     print(data if target == "-" else f"{table_text(recipe.table(event.facts))}\n{recipe.use.format(name=event.name)}")
+    if target and target != "-":
+        write_text(Path(target), data + "\n")

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from playground.cli.output import write_text
 from playground.core.problem import Problem
 from playground.presets import judged
 from playground.results.drawing import variant_names
@@ -74,11 +75,8 @@ def _report(args: argparse.Namespace) -> int:
 
 
 def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8", errors="replace", newline="")  # a model may write half of a character
-        print(f"Wrote {path}.")
-    except OSError as error:
-        raise Problem("user", f"{path} cannot be written: {error.strerror or error}.") from None
+    write_text(path, text)
+    print(f"Wrote {path}.")
 
 
 def _of_file(path: Path) -> Found:

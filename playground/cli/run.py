@@ -21,6 +21,7 @@ from playground.cli.output import check_writable, write_json
 from playground.core.events import Event
 from playground.core.places import PRESETS
 from playground.core.plan import plan_for
+from playground.core.problem import Problem
 from playground.core.spec import RunSpec
 from playground.engines import engine_class
 from playground.measure.machine import probe
@@ -65,8 +66,8 @@ def wanted(args: argparse.Namespace) -> ExperimentPreset:
 
 
 def _run(args: argparse.Namespace) -> int:
-    for target in (args.json, args.record):
-        check_writable(target)
+    check_writable(args.json)
+    check_writable(args.record, replaced=True)
     preset, machine = wanted(args), probe()
     for spec in preset.specs:
         if short := shortage(estimate_of(spec, peek, techniques(), machine), machine, spec.device):
@@ -103,8 +104,9 @@ def _deliver(args: argparse.Namespace, preset: ExperimentPreset, results: Sequen
         try:
             if target:
                 deliver(target, preset, results, events)
-        except OSError as error:
-            print(f"playground: {target} could not be written: {error.strerror or error}.", file=sys.stderr)
+        except (OSError, Problem) as error:
+            why = error.message if isinstance(error, Problem) else f"{target} cannot be written: {error.strerror or error}."
+            print(f"playground: {why}", file=sys.stderr)
             status = 2
     return status
 

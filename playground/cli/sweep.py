@@ -31,13 +31,15 @@ from playground.core.sweep import PROTOCOL, Cell, SweepSpec, axes_from, cells
 from playground.engines import engines
 from playground.measure.machine import probe
 from playground.models.resolve import peek
-from playground.presets import SweepPreset, sweep, sweepable
+from playground.presets import SweepPreset, growths, sweep, sweepable
+from playground.results.growth import judge_growth
 from playground.results.numbers import duration
 from playground.results.store import Store, open_store
 from playground.results.sweep_document import sweep_document
 from playground.results.sweep_facts import facts
 from playground.results.sweep_table import sweep_table
 from playground.results.sweeps import StoredSweep
+from playground.results.table import claims_text
 from playground.run.exchange import give_out_sweep
 from playground.run.forecast import estimate_of, shortage
 from playground.run.progress import tell
@@ -89,8 +91,8 @@ def wanted(args: argparse.Namespace) -> SweepSpec:
 
 
 def _sweep(args: argparse.Namespace) -> int:
-    for target in (args.json, args.record):
-        check_writable(target)
+    check_writable(args.json)
+    check_writable(args.record, replaced=True)
     if args.resume and (others := [name for name, value in vars(args).items() if name not in WITH_RESUME and value not in UNSET]):
         names = ", ".join("SPEC" if name == "spec" else f"--{name.replace('_', '-')}" for name in others)
         raise Problem("user", f"--resume goes on with what was planned, so {names} would have no effect.")
@@ -135,7 +137,8 @@ def _deliver(args: argparse.Namespace, running: Sweep, store: Store) -> int:
     stored = running.stored
     found = facts(stored.plan, stored.cells)
     if args.json != "-":
-        print("\n".join([sweep_table(stored), *(["", *(fact.sentence for fact in found)] if found else [])]))
+        claims = claims_text(judge_growth(growths(), stored.plan, stored.cells))
+        print("\n\n".join(filter(None, (sweep_table(stored), "\n".join(fact.sentence for fact in found), claims))))
     if stored.missing:
         done = len(stored.cells) - len(stored.missing)
         print(f"{done} of {len(stored.cells)} runs are done. Go on: python -m playground sweep --resume {stored.id}", file=sys.stderr)
@@ -146,12 +149,8 @@ def _deliver(args: argparse.Namespace, running: Sweep, store: Store) -> int:
         except Problem as problem:
             print(f"playground: {problem.message}", file=sys.stderr)
             status = 2
-    try:
-        if args.json:
-            write_json(args.json, sweep_document(stored))
-    except OSError as error:
-        print(f"playground: {args.json} could not be written: {error.strerror or error}.", file=sys.stderr)
-        return 2
+    if args.json:
+        write_json(args.json, sweep_document(stored))
     return status
 
 

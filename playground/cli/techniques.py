@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from playground.core.places import check_target
 from playground.core.problem import Problem
 from playground.engines import engines
 from playground.models.recording import read, recordings
@@ -24,6 +25,7 @@ def _techniques(args: argparse.Namespace) -> int:
     made = table(techniques(), engines(), [read(path) for path in recordings().values()])
     try:
         if args.write:
+            check_target(args.write)
             args.write.write_text(renewed(args.write.read_text(encoding="utf-8"), made), encoding="utf-8")
     except OSError as error:
         raise Problem("user", f"{args.write} cannot be renewed: {error.strerror or error}.") from None

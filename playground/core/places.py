@@ -1,10 +1,13 @@
-"""Where things are: the user's folder (`$PLAYGROUND_HOME`, by default the user's cache folder) and the data that the product ships."""
+"""Where things are: the user's folder (`$PLAYGROUND_HOME`, by default the user's cache folder) and the data that the product ships; and
+what is no place to write to."""
 
 from __future__ import annotations
 
 import os
 import sys
 from pathlib import Path
+
+from playground.core.problem import Problem
 
 ROOT = Path(__file__).resolve().parents[2]
 PRESETS = ROOT / "presets"
@@ -28,6 +31,12 @@ def keep_compiled() -> None:
     """What torch and triton compile stays in the user's folder for the next worker."""
     for variable, folder in (("TORCHINDUCTOR_CACHE_DIR", "inductor"), ("TRITON_CACHE_DIR", "triton")):
         os.environ.setdefault(variable, str(home() / "compiled" / folder))
+
+
+def check_target(path: Path) -> None:
+    """Raises Problem("user") for a place to write to that holds something other than a file: a folder, a pipe, a device."""
+    if os.path.exists(path) and not os.path.isfile(path):  # Path's own raise where this user may not look
+        raise Problem("user", f"{path} is there already and is not a file: choose another name.")
 
 
 def _user_cache() -> Path:

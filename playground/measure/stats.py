@@ -77,23 +77,29 @@ def t_quantile(degrees: int) -> float:
 
 
 def difference(new: Summary, old: Summary, *, relative: bool) -> tuple[float, float] | None:
-    """95 % interval of new - old, or with `relative` of new / old - 1; None where either mean has no interval or old is 0.
+    """95 % interval of new - old, or with `relative` of new / old - 1; None where either mean has no interval, or where old may be 0.
 
-    Welch's: the variances of the two means add, with the degrees of freedom of Welch and Satterthwaite; a ratio by the first term of its
-    expansion (delta method), so for intervals that are small against the means.
+    Welch's: the variances of the two means add, with the degrees of freedom of Welch and Satterthwaite; a ratio by Fieller's theorem, with
+    the degrees of freedom at the measured ratio.
     """
     if new.ci95 is None or old.ci95 is None or (relative and not old.mean):
         return None
+    ratio = new.mean / old.mean if relative else 1.0
     errors = [(x.ci95[1] - x.ci95[0]) / 2 / t_quantile(x.n - 1) for x in (new, old) if x.ci95]
-    middle = new.mean / old.mean - 1 if relative else new.mean - old.mean
-    if relative:
-        errors = [errors[0] / abs(old.mean), errors[1] * abs(new.mean) / old.mean**2]
-    variances = [error**2 for error in errors]
+    variances = [errors[0] ** 2, (ratio * errors[1]) ** 2]
+    middle = ratio - 1 if relative else new.mean - old.mean
     if not sum(variances):
         return middle, middle
     degrees = sum(variances) ** 2 / sum(v**2 / (x.n - 1) for v, x in zip(variances, (new, old), strict=True))
-    half = t_quantile(max(math.floor(degrees), 1)) * math.sqrt(sum(variances))
-    return middle - half, middle + half
+    t = t_quantile(max(math.floor(degrees), 1))
+    if not relative:
+        half = t * math.sqrt(sum(variances))
+        return middle - half, middle + half
+    doubt, left = [(t * error / old.mean) ** 2 for error in errors], 1 - (t * errors[1] / old.mean) ** 2
+    if left <= 0:
+        return None  # any ratio is possible
+    half = math.sqrt(ratio**2 - left * (ratio**2 - doubt[0]))
+    return (ratio - half) / left - 1, (ratio + half) / left - 1
 
 
 def separated(a: HasInterval, b: HasInterval) -> bool:

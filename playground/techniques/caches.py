@@ -53,7 +53,9 @@ def quantized(backend: str, bits: int, model: Any, rows: int, tokens: int) -> An
 
     _only(model, "A quantized", "DynamicLayer")
     if backend == "fp8":
-        return QuantizedCache(backend=backend, config=model.config)
+        cache = QuantizedCache(backend=backend, config=model.config)
+        cache.layers = [_fp8_layer() for _ in cache.layers]
+        return cache
     axis = 1 if backend == "hqq" else 0  # both mean: groups of neighbours
     options = {"nbits": bits, "axis_key": axis, "axis_value": axis, "q_group_size": _group(model), "residual_length": RESIDUAL}
     cache = QuantizedCache(backend=backend, config=model.config, **options)
@@ -120,6 +122,21 @@ def packed_bits(layer: Any) -> tuple[float, int]:
     else:  # a tensor of quanto, around a packed one, around its bytes
         numbers, shape = stored._data._data, stored.shape
     return 8 * numbers.numel() * numbers.element_size() / math.prod(shape), tokens
+
+
+def _fp8_layer() -> Any:
+    from transformers.cache_utils import Fp8QuantizedLayer
+
+    class ClampedFp8Layer(Fp8QuantizedLayer):  # type: ignore[misc]
+        """The scale is that of the first pass; what comes later and is too large for it becomes the largest number there is, which before
+        torch 2.12 a cast to float8 made NaN of (github.com/pytorch/pytorch/pull/178817)."""
+
+        def _quantize(self, tensor: Any, scale: Any = None) -> Any:
+            if scale is None:
+                return super()._quantize(tensor)
+            return (tensor.float() / scale).clamp(-self.fp8_max, self.fp8_max).to(self.fp8_dtype), scale
+
+    return ClampedFp8Layer()
 
 
 def _hqq_layer(options: dict[str, int]) -> Any:

@@ -157,7 +157,8 @@ class KVCache(Technique):
 
         quantized: the bits, and where they are packed a scale and a zero point in the cache's precision for each 32 numbers; new tokens
         are whole until 32 of them have come. Each step unpacks all of it: for keys and for values 5 kernels at 4 bits and 11
-        at 2 (three or two for each number in a byte), then zero point and scale, or 3 for fp8; beside them two pairs of joins.
+        at 2 (three or two for each number in a byte), then zero point and scale; beside them two pairs of joins. fp8 has 3 to unpack, 4
+        to pack the new tokens, and one pair of joins.
         """
         kind, full = knobs["kv_cache"], footprint.kv_bits
         if kind == "off":
@@ -167,7 +168,7 @@ class KVCache(Technique):
         if kind == "quantized":
             fp8 = knobs["kv_backend"] == "fp8"
             bits = 8.0 if fp8 else int(knobs["kv_bits"]) + 2 * full / GROUP
-            extra = 10 if fp8 else 18 if knobs["kv_bits"] == "4" else 30
+            extra = 16 if fp8 else 18 if knobs["kv_bits"] == "4" else 30
             kernels, residual = footprint.layer_kernels + extra, 0 if fp8 else RESIDUAL
             return replace(footprint, kv_bits=bits, kv_unpacked_bits=full, kv_residual=residual, layer_kernels=kernels)
         window = int(knobs["kv_window"]) if kind == "window" else None

@@ -16,7 +16,9 @@ from playground.core.plan import SPEC_FIELDS, knob_index
 from playground.core.problem import Problem
 from playground.core.spec import RunSpec
 from playground.core.sweep import GROWING, WORK_AXES, SweepSpec, axes_from, axis_title, cells
-from playground.presets import recorded_sweeps
+from playground.presets import growths, recorded_sweeps
+from playground.results.growth import judge_growth
+from playground.results.html.claims import claims_html
 from playground.results.numbers import duration
 from playground.results.sweep_charts import sweep_charts
 from playground.results.sweep_facts import facts
@@ -87,12 +89,13 @@ def sweep_html(stored: StoredSweep, status: str, ahead: int = 0, fault: str = ""
     strip = "".join(_cell_html(cell) for cell in stored.cells)
     found = "".join(f"<li>{escape(fact.sentence)}</li>" for fact in facts(stored.plan, stored.cells))
     says = f'<ul class="facts" aria-label="What the curves say">{found}</ul>' if found else ""
+    claims = claims_html(judge_growth(growths(), stored.plan, stored.cells))
     ended = f'<p class="problem" role="alert">{escape(fault)}</p>' if fault else ""
     numbers = f"<details><summary>Its numbers as a table</summary>{table_html(stored)}</details>" if finished else ""
     return (
         f'<section class="sweep v1"><h2>{escape(stored.title or "Sweep")}</h2>'
         f'<p class="phase" role="status">{escape(" · ".join(filter(None, words)))}</p>{bar}{ended}'
-        f'<ul class="cells" aria-label="Runs of this sweep">{strip}</ul>{_reasons_html(stored.cells)}{says}{numbers}</section>'
+        f'<ul class="cells" aria-label="Runs of this sweep">{strip}</ul>{_reasons_html(stored.cells)}{says}{claims}{numbers}</section>'
     )
 
 

@@ -50,11 +50,18 @@ RUNS = {
     f"--variant fusion=compile,batch_size=8 {FEW} --title 'Captured steps: fused or not'",
     "llama-3.2-1b-adapters": f"{ONE} --engine transformers --variant adapter=random:8 --variant adapter=random:8,adapter_mode=unmerged "
     f"--variant adapter=random:8,adapter_mode=unmerged,quantization=nf4 {FEW} --title 'Adapters: merged, beside the weights, over 4 bits'",
-    "llama-3.2-1b-hardware": f"{ONE} --engine transformers --max-new-tokens 16 --variant device=cpu {FEW} --title 'Hardware: GPU or CPU'",
+    "llama-3.2-1b-hardware": f"hardware {ONE} --max-new-tokens 16 {FEW}",
     "llama-3.2-1b-compiled-graph": f"compiled-graph {ONE} --variant kv_cache=static,compile=reduce_overhead {FEW}",
+    "smollm2-135m-speculative-own-draft": "speculative-own-draft --protocol quick --no-energy",
     "smollm2-135m-speculative": "speculative --protocol quick --no-energy",
     "smollm2-135m-torchao": "--engine transformers --set precision=bf16 --max-new-tokens 8 --variant torchao=int8_weight_only "
     "--variant torchao=fp8 --variant torchao=int8_dynamic --protocol quick --no-energy --title 'torchao: fewer bits, and what they cost'",
+    "smollm2-135m-torchao-int4": "--engine transformers --set precision=bf16 --max-new-tokens 16 --variant torchao=int4_weight_only "
+    "--protocol quick --no-energy --title 'torchao: int4, and what it costs'",
+    "smollm2-135m-two-four": "--engine transformers --set precision=bf16 --max-new-tokens 16 --variant prune=magnitude,prune_share=0.5 "
+    "--variant prune=two_four --protocol quick --no-energy --title 'Pruning: half of the weights, and what it costs'",
+    "smollm2-135m-kv-cache-host": "--engine transformers --set precision=bf16 --variant kv_cache=quantized,kv_backend=fp8 "
+    "--variant kv_cache=offloaded --protocol quick --no-energy --title 'KV cache: fp8, and in host memory'",
     "smollm2-135m-gguf-blocks": "gguf-blocks --protocol quick --no-energy",
     "smollm2-135m-adapters": "adapters --protocol quick --no-energy",
     "smollm2-135m-distillation": "distillation --protocol quick --no-energy",

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -173,6 +174,46 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_work(playground:
         assert done.returncode == 2
         assert "its folder must exist" in done.stderr
         assert done.stdout == ""
+
+
+def test_a_pipe_or_a_folder_named_as_a_recording_is_refused_before_the_work_and_stays(playground: Command, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for target in (pipe, tmp_path):
+        done = playground("run", *FAKE, "--record", str(target))
+        says = f"playground: {target} is there already and is not a file: choose another name.\n"
+        assert (done.returncode, done.stdout, done.stderr) == (2, "", says)
+    assert pipe.is_fifo()
+
+
+def test_json_goes_into_a_pipe(playground: Command, tmp_path: Path) -> None:
+    pipe, read = tmp_path / "pipe", []
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: read.append(json.loads(pipe.read_text())), daemon=True)
+    reader.start()
+    assert playground("run", *FAKE, "--json", str(pipe)).returncode == 0
+    reader.join(30)
+    assert read[0]["status"] == "done"
+    assert pipe.is_fifo()
+
+
+def test_an_output_that_became_a_folder_during_the_work_costs_neither_the_table_nor_the_other_file(
+    playground: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_command, "check_writable", lambda target, **more: None)
+    recording = tmp_path / "mine.jsonl.gz"
+    done = playground("run", *FAKE, "--json", str(tmp_path), "--record", str(recording))
+    assert (done.returncode, done.stderr) == (2, f"playground: {tmp_path} cannot be written: Is a directory.\n")
+    assert "Output tokens" in done.stdout
+    assert recording.is_file()
+
+
+@pytest.mark.parametrize("command", ["doctor", "models"])
+def test_a_list_that_cannot_be_written_is_a_sentence(playground: Command, tmp_path: Path, command: str) -> None:
+    for target, says in ((tmp_path, "cannot be written: Is a directory"), (tmp_path / "no" / "out", "cannot be written: No such file")):
+        done = playground(command, "--json", str(target))
+        assert done.returncode == 2
+        assert done.stderr.startswith(f"playground: {target} {says}")
 
 
 def test_a_quiet_failure_still_says_why() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,20 @@ def test_a_file_of_results_becomes_a_report_and_other_files_a_sentence(
     said = capsys.readouterr().err.splitlines()
     assert all(line.startswith("playground: ") for line in said)
     assert len(said) == 11
+
+
+def test_a_socket_is_no_place_for_a_report_a_table_or_an_export_and_stays(stored: str, capsys: pytest.CaptureFixture[str]) -> None:
+    name = "socket.jsonl.gz"  # to open it fails, where to open a pipe would wait for a reader
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(name)
+    told = dict.fromkeys(("--out", "--csv", "--json"), "cannot be written: No such device or address.")
+    told |= dict.fromkeys(("--write", stored), "is there already and is not a file: choose another name.")
+    commands = (["report", stored, "--out"], ["report", stored, "--csv"], ["report", stored, "--json"], ["techniques", "--write"])
+    for arguments in (*commands, ["export", stored]):
+        assert main([*arguments, name]) == 2
+        said = capsys.readouterr()
+        assert (said.out, said.err) == ("", f"playground: {name} {told[arguments[-1]]}\n")
+    assert Path(name).is_socket()
 
 
 def test_a_sweep_is_recorded_when_it_runs_when_it_goes_on_and_by_its_id_and_another_home_has_it(

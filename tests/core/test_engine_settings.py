@@ -166,6 +166,18 @@ def test_each_engine_refuses_its_own_values_with_its_own_reason() -> None:
     assert caught.value.kind == "unsupported"
 
 
+def test_an_engine_without_a_technique_names_those_that_have_it() -> None:
+    class Lamp(Light):
+        def for_swift(self, knobs: Knobs, setup: list[str]) -> None: ...
+
+    full = {"gear": "low", "light": "off"}
+    assert missing(KNOWN["light"], full, Plain, CPU) is None
+    assert missing(KNOWN["light"], {**full, "light": "high"}, Plain, CPU) == "the engine plain does not have it: choose the engine fast."
+    assert option_reasons("light", full, {**KNOWN, "light": Lamp()}, Plain, CPU) == {
+        "high": "the engine plain does not have it: choose the engine fast or swift."
+    }
+
+
 def test_an_engine_that_takes_every_technique_refuses_no_value() -> None:
     class Anything(Fast):
         any_technique = True

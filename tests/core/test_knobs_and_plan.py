@@ -11,7 +11,8 @@ from playground.core.machine import Gpu, Machine
 from playground.core.plan import complete, option_reasons, plan_for, refusal, vary
 from playground.core.problem import Problem
 from playground.core.spec import RunSpec
-from playground.engines import engine_class
+from playground.core.technique import Technique
+from playground.engines import engine_class, engines
 from playground.techniques import techniques
 
 CPU = Machine("h", "cpu", 2, 8, 4, packages={"torch": "2.13", "transformers": "5.23", "bitsandbytes": "0.50", "accelerate": "1.15"})
@@ -80,6 +81,22 @@ def test_cuda_without_a_gpu_is_refused_with_the_reason() -> None:
     with pytest.raises(Problem, match="is a CPU build") as caught:
         plan_for(RunSpec(device="cuda"), techniques(), engine_class("transformers"), machine)
     assert caught.value.kind == "unsupported"
+
+
+def test_an_engine_that_lacks_a_technique_says_which_one_has_it() -> None:
+    for name, value, title in (("fusion", "compile", "Fusion"), ("weight_only", "int8", "Weight-only quantization")):
+        spec = RunSpec(device="cpu", knobs={name: value})
+        with pytest.raises(Problem) as caught:
+            plan_for(spec, techniques(), engine_class("transformers"), CPU)
+        assert caught.value.message == f"{title}: the engine transformers does not have it: choose the engine graph."
+        assert "does not have it" not in str(refusal(complete(spec, techniques()), techniques(), engine_class("graph"), CPU))
+
+
+@pytest.mark.parametrize("technique", techniques().values(), ids=lambda technique: technique.name)
+def test_a_technique_has_methods_for_engines_that_exist(technique: Technique) -> None:
+    named = {name.removeprefix("for_") for name in dir(technique) if name.startswith("for_")}
+    assert named
+    assert named <= {name for name, engine in engines().items() if not engine.any_technique}
 
 
 def test_each_option_that_cannot_be_chosen_has_its_reason() -> None:

@@ -120,6 +120,17 @@ def test_the_interval_of_a_relative_difference_covers_the_truth_about_as_often_a
     assert 0.93 < hits / 2000 < 0.98
 
 
+def test_the_interval_of_a_ratio_is_fiellers_and_there_is_none_where_the_old_mean_may_be_0():
+    # Two equal samples of 8 and 12: mean 10, standard error 2, and with 2 degrees of freedom t is 4.303. The bounds are the ratios r at
+    # which (10 r - 10)^2 = 4.303^2 (2^2 + 2^2 r^2) for a sample of two each; 4.303 x 2 / 10 = 0.8606, and its square 0.7406.
+    pair = summarise([8.0, 12.0]), summarise([8.0, 12.0])
+    low, high = difference(*pair, relative=True)
+    for ratio in (1 + low, 1 + high):
+        assert (10 * ratio - 10) ** 2 == pytest.approx(4.303**2 * 4 * (1 + ratio**2), rel=1e-3)
+    assert 1 + low == pytest.approx(1 / (1 + high))  # whichever of the two is called old
+    assert difference(pair[0], summarise([4.0, 12.0]), relative=True) is None  # 8 ± more than 8
+
+
 def test_without_repeats_a_difference_has_no_interval():
     assert difference(summarise([1.0]), summarise([2.0, 3.0]), relative=True) is None
     assert difference(summarise([1.0, 2.0]), summarise([0.0, 0.0]), relative=True) is None

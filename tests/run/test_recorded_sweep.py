@@ -16,6 +16,8 @@ from playground.core.spec import Protocol, RunSpec, Workload
 from playground.core.sweep import Axis, SweepSpec
 from playground.engines import engines
 from playground.models.recording import SUFFIX, find, read
+from playground.presets import growths
+from playground.results.growth import judge_growth
 from playground.results.store import Store
 from playground.results.sweep_facts import facts
 from playground.results.sweeps import Sweeps
@@ -136,6 +138,8 @@ def test_each_shipped_sweep_is_whole_and_says_something_of_each_line(name):
     assert {cell.result["metrics"]["itl_s"]["kind"] for cell in found.cells} == {"recorded"}
     told = facts(found.plan, found.cells)
     assert {fact.line for fact in told} == {cell.cell.line for cell in found.cells}
+    if found.plan.axes[0].name == "prompt_tokens":
+        assert {one["outcome"] for one in judge_growth(growths(), found.plan, found.cells)} == {"supported"}, "attention's square"
     if "attention-length" in name:
         fused = dict.fromkeys((2, 3, 4, 5), 2048) if name.startswith("h200") else {2: 1024}  # all but eager and math, on each machine
         assert {fact.line: fact.values["pays_from"] for fact in told if "pays_from" in fact.values} == fused

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import os
+import stat
 import threading
 import time
 
@@ -199,3 +201,21 @@ def test_a_recording_that_cannot_be_written_leaves_nothing_behind(tmp_path, reco
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(Problem, match="2 variants"):
         write(tmp_path / "bad.jsonl.gz", {**HEADER, "specs": recorded[0]}, [[]])
+
+
+def test_a_recording_takes_the_place_of_a_file_and_of_nothing_else(tmp_path, recorded):
+    pipe, folder, linked, old = (tmp_path / f"{name}.jsonl.gz" for name in ("pipe", "folder", "linked", "old"))
+    os.mkfifo(pipe)
+    folder.mkdir()
+    linked.symlink_to(pipe)
+    old.write_bytes(b"what was there")
+    before = {path.name: path.lstat().st_ino for path in tmp_path.iterdir()}
+    header = {**HEADER, "specs": recorded[0]}
+    for target in (pipe, folder, linked):
+        with pytest.raises(Problem) as caught:
+            write(target, header, recorded[1])
+        assert (caught.value.kind, caught.value.message) == ("user", f"{target} is there already and is not a file: choose another name.")
+    assert {path.name: path.lstat().st_ino for path in tmp_path.iterdir()} == before
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    write(old, header, recorded[1])
+    assert list(read(old).specs) == recorded[0]

@@ -180,6 +180,16 @@ def test_a_quantized_cache_departs_when_it_is_read_back_and_the_dynamic_one_does
     assert divergence(ours[RESIDUAL:], plain[RESIDUAL:]) > 1e-6
 
 
+def test_what_is_too_large_for_the_scale_of_an_fp8_cache_becomes_its_largest_number(engine: Any) -> None:
+    layer = caches.quantized("fp8", 8, engine.model, 1, 8).layers[0]
+    first, later = torch.full((1, 2, 4, 16), 0.5), torch.tensor([0.5, -0.25, 1.0, -7.0]).view(1, 1, 4, 1).expand(1, 2, 4, 16)
+    layer.update(first, -first)
+    keys, values = layer.update(later, -later)
+    expected = torch.tensor([0.5, 0.5, 0.5, 0.5, 0.5, -0.25, 0.5, -0.5]).view(1, 1, 8, 1).expand(1, 2, 8, 16)
+    torch.testing.assert_close(keys, expected)
+    torch.testing.assert_close(values, -expected)
+
+
 @needs_hqq
 def test_two_bits_depart_more_than_four(engine: Any) -> None:
     plain = with_knobs(engine).score(TEXT)
