@@ -16,6 +16,7 @@ import os
 import platform
 import re
 import subprocess
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,24 +28,44 @@ from playground.core.machine import Gpu, Machine
 from playground.core.places import ROOT
 from playground.measure import nvml
 
-# Import name -> distribution name.
-PACKAGES = {
-    "torch": "torch",
-    "triton": "triton",
-    "transformers": "transformers",
-    "bitsandbytes": "bitsandbytes",
-    "accelerate": "accelerate",
-    "gguf": "gguf",
-    "peft": "peft",
-    "torchao": "torchao",
-    "hqq": "hqq",
-    "optimum.quanto": "optimum-quanto",
-    "flash_attn": "flash-attn",
-    "compressed_tensors": "compressed-tensors",
-    "gptqmodel": "gptqmodel",
-    "gradio": "gradio",
-    "plotly": "plotly",
-}
+# By import name: what every result tells the version of, where it is installed. Others need not be here to be asked for.
+PACKAGES = (
+    "torch",
+    "triton",
+    "transformers",
+    "bitsandbytes",
+    "accelerate",
+    "gguf",
+    "peft",
+    "torchao",
+    "hqq",
+    "optimum.quanto",
+    "flash_attn",
+    "compressed_tensors",
+    "gptqmodel",
+    "gradio",
+    "plotly",
+)
+
+
+class Packages(dict[str, str]):
+    """Installed versions by import name. One that is asked for and not among them is looked up, and is among them from then on."""
+
+    def __init__(self, known: Iterable[tuple[str, str]] = ()) -> None:
+        super().__init__(known)
+        self._absent: set[str] = set()
+
+    def __contains__(self, name: object) -> bool:
+        if not super().__contains__(name) and name not in self._absent:
+            self.look_up(str(name))
+        return super().__contains__(name)
+
+    def look_up(self, name: str) -> None:
+        """Take it in where it is installed."""
+        try:
+            self[name] = _version(re.sub("[._]", "-", name))  # PyPI's names of all that are used here
+        except importlib.metadata.PackageNotFoundError:
+            self._absent.add(name)
 
 
 def probe() -> Machine:
@@ -154,15 +175,11 @@ def _no_cuda_in_torch() -> str:
     return f"torch {number.group(1) if number else ''} is a CPU build".replace("  ", " ")
 
 
-def _packages() -> dict[str, str]:
-    """Installed versions by import name."""
-    versions = {}
-    for name, distribution in PACKAGES.items():
-        try:
-            versions[name] = _version(distribution)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
+def _packages() -> Packages:
+    found = Packages()
+    for name in PACKAGES:
+        found.look_up(name)
+    return found
 
 
 @functools.cache  # what is not installed raises and is looked for again

@@ -47,6 +47,10 @@ def test_packages_are_the_installed_versions_by_import_name():
         module = pytest.importorskip(name)
         assert module.__version__.split("+")[0] == found.packages[name].split("+")[0]
     assert "optimum.quanto" in facts.PACKAGES
+    assert "psutil" not in facts.PACKAGES
+    assert "psutil" in found.packages  # looked up, so that what asks for a package needs no list
+    assert found.packages["psutil"] == psutil.__version__
+    assert "no.such_package" not in found.packages
     assert all(version[0].isdigit() for version in found.packages.values())
 
 
