@@ -20,7 +20,7 @@ An experiment file is also what `python -m playground run FILE.toml` takes: a ba
 A sweep's file is an experiment's with a table of axes, the first of which is drawn along; each variant is a line::
 
     [axes]
-    batch_size = [1, 2, 4, 8]        # or a range: "1:64:x2", "128:1024:128"
+    batch_size = [1, 2, 4, 8]        # or a range: "1:64:x2", "128:1024:128"; its claims are those of results/growth.py
 """
 
 from __future__ import annotations
@@ -207,8 +207,8 @@ def _on_preset(data: dict[str, Any]) -> dict[str, Any]:
     if name not in known:
         raise Problem("user", did_you_mean("There is no sweep or experiment", name, known))
     base = _read(known[name])
-    if "axes" in data:  # a title speaks of the axes that are not taken, and an experiment's claims are of another kind
-        base.pop("title" if "axes" in base else "claim", None)
+    for part in ("title", "claim") if "axes" in base and "axes" in data else ():
+        base.pop(part, None)  # they speak of the axes that are not taken
     return {**base, **{part: value if part == "axes" else _merged(base.get(part), value) for part, value in data.items()}}
 
 

@@ -112,7 +112,8 @@ def _sweep(args: argparse.Namespace) -> int:
                 _tell(running.stored, index, event)
     finally:
         runner.close()
-    return _deliver(args, running, store)
+    own = _preset(args.spec).claims if args.spec else ()
+    return _deliver(args, running, store, judge_growth(dict.fromkeys([*own, *growths()]), running.stored.plan, running.stored.cells))
 
 
 def _warn(missing: Sequence[Cell]) -> None:
@@ -132,13 +133,12 @@ def _tell(stored: StoredSweep, index: int, event: Event) -> None:
         tell(stored.cells[index].cell.label, event)
 
 
-def _deliver(args: argparse.Namespace, running: Sweep, store: Store) -> int:
-    """Print the table and what the curves say, write the files, and say how to go on where runs are missing."""
+def _deliver(args: argparse.Namespace, running: Sweep, store: Store, claims: list[dict[str, Any]]) -> int:
+    """Print the table, what the curves say and the judged claims, write the files, and say how to go on where runs are missing."""
     stored = running.stored
     found = facts(stored.plan, stored.cells)
     if args.json != "-":
-        claims = claims_text(judge_growth(growths(), stored.plan, stored.cells))
-        print("\n\n".join(filter(None, (sweep_table(stored), "\n".join(fact.sentence for fact in found), claims))))
+        print("\n\n".join(filter(None, (sweep_table(stored), "\n".join(fact.sentence for fact in found), claims_text(claims)))))
     if stored.missing:
         done = len(stored.cells) - len(stored.missing)
         print(f"{done} of {len(stored.cells)} runs are done. Go on: python -m playground sweep --resume {stored.id}", file=sys.stderr)
@@ -150,7 +150,7 @@ def _deliver(args: argparse.Namespace, running: Sweep, store: Store) -> int:
             print(f"playground: {problem.message}", file=sys.stderr)
             status = 2
     if args.json:
-        write_json(args.json, sweep_document(stored))
+        write_json(args.json, sweep_document(stored, claims))
     return status
 
 

@@ -15,15 +15,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from playground.core.problem import Problem, did_you_mean
-from playground.core.sweep import SweepSpec
+from playground.core.sweep import GROWING, SweepSpec
 from playground.measure.metrics import METRICS
 from playground.results.claims import CONTRADICTED, OPEN, SUPPORTED, ratio, value_with_interval
 from playground.results.numbers import digits
+from playground.results.sweep_facts import flat_until
 from playground.results.sweep_lines import Line, Point, lines_of
 from playground.results.sweeps import StoredCell
 
 TEXTS = ("sentence", "source", "metric")
 FIELDS = (*TEXTS, "exponent_above", "why")
+SHORT = " The shorter of these prompts decides little."
 
 
 @dataclass(frozen=True)
@@ -40,10 +42,16 @@ class Growth:
 
 
 def growths_from(given: object, axis: str) -> tuple[Growth, ...]:
-    """The [[claim]] tables of a sweep preset whose first axis that is. Raises Problem("user") for what cannot be."""
+    """The [[claim]] tables on growth of a sweep's file whose first axis that is; those on a change, as an experiment has, are left out.
+    Raises Problem("user") for what cannot be."""
     if not isinstance(given, list) or not all(isinstance(item, Mapping) for item in given):
         raise Problem("user", "claim must be a list of tables: write [[claim]] above each.")
-    return tuple(_parsed(item, axis) for item in given)
+    growing = [item for item in given if "direction" not in item]
+    if growing and axis not in GROWING:
+        raise Problem(
+            "user", f"a claim of a sweep is about growth along its first axis, and {axis} is none that grows: {', '.join(GROWING)}."
+        )
+    return tuple(_parsed(item, axis) for item in growing)
 
 
 def _parsed(item: Mapping[str, Any], axis: str) -> Growth:
@@ -74,12 +82,13 @@ def judge_growth(claims: Iterable[Growth], plan: SweepSpec, cells: Sequence[Stor
 
 
 def _judged(claim: Growth, line: Line) -> dict[str, Any]:
-    before, last = line.measured[-2:]
+    before, last = sorted(line.measured, key=lambda point: float(point.x))[-2:]
     step = math.log(float(last.x) / float(before.x))
     new, old = (value_with_interval(point.cell.result or {}, claim.metric) for point in (last, before))
     ends = ratio(new, old)
     powers = [math.log(end) / step for end in ends] if ends and ends[0] > 0 else []
-    outcome = _outcome(claim, powers) if new.ci95 and old.ci95 else OPEN
+    short = claim.metric == "ttft_s" and claim.axis == "prompt_tokens" and float(before.x) <= flat_until(line)
+    outcome = _outcome(claim, powers) if new.ci95 and old.ci95 and not short else OPEN
     return {
         "sentence": claim.sentence,
         "source": claim.source,
@@ -87,7 +96,7 @@ def _judged(claim: Growth, line: Line) -> dict[str, Any]:
         "number": line.number,
         "metric": claim.metric,
         "outcome": outcome,
-        "text": _text(claim, (before, last), powers if new.ci95 and old.ci95 else []),
+        "text": _text(claim, (before, last), powers if new.ci95 and old.ci95 else []) + (SHORT if short else ""),
         "why": claim.why if outcome == CONTRADICTED else "",
     }
 

@@ -2,11 +2,12 @@
 
 Example::
 
-    sweep_document(Sweeps(store).load("k3x9mfq2"))["facts"][0]["sentence"]
+    sweep_document(Sweeps(store).load("k3x9mfq2"), claims=[])["facts"][0]["sentence"]
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict, cast
 
 from playground.results.sweep_facts import facts
@@ -56,10 +57,14 @@ class SweepDocument(TypedDict):
     left_s: float | None
     cells: list[SweepCell]
     facts: list[SweepFact]
+    claims: list[dict[str, Any]]
     results: list[dict[str, Any] | None]
 
 
-def sweep_document(stored: StoredSweep) -> SweepDocument:
-    """The sweep with its cells, what their curves say, and their results."""
+def sweep_document(stored: StoredSweep, claims: Sequence[Mapping[str, Any]]) -> SweepDocument:
+    """The sweep with its cells, what their curves say, what `results.growth.judge_growth` found, and their results."""
     told = [{**vars(fact), "values": dict(fact.values)} for fact in facts(stored.plan, stored.cells)]
-    return cast(SweepDocument, {**stored.to_dict(), "facts": told, "results": [cell.result for cell in stored.cells]})
+    return cast(
+        SweepDocument,
+        {**stored.to_dict(), "facts": told, "claims": [dict(claim) for claim in claims], "results": [cell.result for cell in stored.cells]},
+    )

@@ -110,7 +110,7 @@ def _prefill(line: Line) -> Fact | None:
         values |= {"constant_s": found.constant, "linear_s": found.linear, "quadratic_s": found.quadratic, "square_share": found.square}
         share = f"{found.square * 100:.0f} % of the {shown(found(lengths[-1]), 's')} at {lengths[-1]:,.0f} tokens"
         sentence += f"; the part that grows with its square, as attention does, is {share}, as fitted"
-    if flat := _flat_until(line):
+    if flat := flat_until(line):
         sentence += (
             f"; up to {flat:,.0f} tokens the first takes at most {LIKE_A_STEP} times as long as a later one: the prompt decides little"
         )
@@ -118,12 +118,13 @@ def _prefill(line: Line) -> Fact | None:
     return Fact("ttft_s", line.number, sentence, values)
 
 
-def _flat_until(line: Line) -> float:
-    """The longest prompt up to which the first token takes hardly longer than a later one; 0 where there is none."""
+def flat_until(line: Line) -> float:
+    """The longest prompt up to which the first token of a line of ttft_s takes hardly longer than a later one; 0 where there is none, and
+    without a KV cache, where each token costs what the prompt does."""
     flat = 0.0
     for point in line.measured:
         step = _metric(point, "itl_s").get("value")
-        if not step or (point.y or 0.0) > LIKE_A_STEP * step:
+        if not step or (point.y or 0.0) > LIKE_A_STEP * step or point.cell.cell.spec.knobs.get("kv_cache") == "off":
             break
         flat = float(point.x)
     return flat
@@ -133,7 +134,7 @@ def _sooner(line: Line, first: Line) -> Fact | None:
     """The length from which the time to the first token is shorter than the first line's, at each length and by more than the intervals.
     Lengths at which the first line's prompt does not decide are not compared: they are measured one after another, and a host whose
     launches vary would be taken for a gain."""
-    flat, theirs = _flat_until(first), {point.x: point for point in first.measured}
+    flat, theirs = flat_until(first), {point.x: point for point in first.measured}
     pairs = [(float(point.x), point, theirs[point.x]) for point in line.measured if point.x in theirs and float(point.x) > flat]
     if len(pairs) < 2:
         return None
@@ -146,7 +147,7 @@ def _sooner(line: Line, first: Line) -> Fact | None:
         sentence = f"at the longest prompt of both no sooner first token than with {first.name} is shown, {end}"
         return Fact("ttft_s", line.number, sentence, {"ratio": ratio})
     since = f"from {pairs[holds][0]:,.0f} tokens on" if holds or flat else f"at each length, from {pairs[0][0]:,.0f} tokens"
-    sentence = f"the first token comes sooner than with {first.name} {since}, {end}"
+    sentence = f"the first token comes sooner than with {first.name} {since}, {end}" + (f"; not compared up to {flat:,.0f}" if flat else "")
     return Fact("ttft_s", line.number, sentence, {"pays_from": pairs[holds][0], "ratio": ratio})
 
 

@@ -19,6 +19,7 @@ from typing import Any
 from playground.core.knobs import Range
 from playground.core.making import Made
 from playground.core.places import ASSETS
+from playground.core.problem import Problem
 from playground.core.spec import RunSpec
 from playground.measure.machine import probe
 from playground.models.made import PREFIX, check_room, making
@@ -27,9 +28,11 @@ from playground.models.tokenizer import load_tokenizer
 from playground.run.recipes import Recipe, Table
 from playground.run.training import Check, Emit, Pace, faster_dtype, perplexities, tell, text_loss, train
 from playground.run.training_job import TITLES, TrainingJob, asked, device_of, material_of, stoppable, told, training_knobs, within
-from playground.techniques.quantization import linear_names
+from playground.techniques.quantization import comes_quantized
 
 MODULE = __name__
+# gptqmodel 7.7: kernels for inference have no gradient, and a layer that computed once without one keeps to them.
+UNTRAINABLE = ("gptq", "awq")
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,9 @@ def make(job: Mapping[str, Any], emit: Emit, check: Check) -> None:
     device = device_of(wanted, machine)
     tell(emit, "load", wanted.model)
     resolved = resolve(wanted.model, stoppable(emit, check))
+    if (method := comes_quantized(resolved.config)) in UNTRAINABLE:
+        why = f"{wanted.model} comes quantized ({method}), in layers that no gradient goes through"
+        raise Problem("user", f"{why}: train on the model that it was made from, and use the adapter beside this one.")
     material = material_of(wanted, load_tokenizer(resolved))
     check()
     torch.manual_seed(wanted.seed)
@@ -99,7 +105,7 @@ def _with_adapter(job: AdapterJob, resolved: Any, dtype: str, device: str) -> tu
 
     build = build_random if resolved.random_weights else load_pretrained
     model = build(resolved.folder, getattr(torch, dtype), device)
-    settings: dict[str, Any] = {"target_modules": list(linear_names(model)), "task_type": "CAUSAL_LM", "base_model_name_or_path": job.model}
+    settings: dict[str, Any] = {"target_modules": "all-linear", "task_type": "CAUSAL_LM", "base_model_name_or_path": job.model}
     config = LoraConfig(r=job.rank, lora_alpha=2 * job.rank, **settings)
     LoraModel(model, config, "default")
     for parameter in model.parameters():

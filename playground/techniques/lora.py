@@ -88,12 +88,14 @@ def put_on(model: Any, adapters: Sequence[Adapter], base: str, merge: bool) -> A
         _check_fit(model, adapter, base)
         _check_tied(model, adapter, merge)
     keys = [f"adapter{number}" for number in range(len(adapters))]
-    every = list(linear_names(model))  # peft's "all-linear" are subclasses of nn.Linear, which the layers of a GPTQ checkpoint are not
+    packed = _packed_layers(model)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # peft warns of the second adapter on a model, which is meant
             for key, adapter in zip(keys, adapters, strict=True):
-                config = replace(adapter.config, target_modules=every) if adapter.config.target_modules == EVERY else adapter.config
+                config = (
+                    replace(adapter.config, target_modules=packed) if packed and adapter.config.target_modules == EVERY else adapter.config
+                )
                 tuner = LoraModel(model, config, key)
                 _fill(model, key, adapter)
                 _cast(model, key)
@@ -107,6 +109,14 @@ def put_on(model: Any, adapters: Sequence[Adapter], base: str, merge: bool) -> A
         names = ", ".join(adapter.name for adapter in adapters)
         raise Problem("model", f"peft cannot put {names} on {base}: {error}", repr(error)) from error
     return model
+
+
+def _packed_layers(model: Any) -> list[str]:
+    """The paths of all linear layers where some are not of torch's class, as in a GPTQ checkpoint: peft's "all-linear" would miss those."""
+    import torch
+
+    found = linear_names(model)
+    return [] if all(isinstance(layer, torch.nn.Linear) for layer in found.values()) else list(found)
 
 
 def adapted(model: Any) -> list[Any]:

@@ -21,7 +21,8 @@ import gradio as gr
 from playground.core.plan import complete
 from playground.core.problem import Problem
 from playground.core.spec import RunSpec
-from playground.presets import judged, specs_from, sweep_from
+from playground.presets import growths, judged, specs_from, sweep_from
+from playground.results.growth import judge_growth
 from playground.results.history import Filters
 from playground.results.listing import KINDS, STATUSES, Line
 from playground.results.sweep_document import SweepDocument, sweep_document
@@ -127,7 +128,8 @@ def _sweep(app: App) -> Callable[..., Any]:
             await asyncio.sleep(POLL_S)
         with _spoken():
             stored = app.sweeps.look(name)
-            return sweep_document(replace(stored, status=app.sweeps.status(stored)))
+            claims = judge_growth(growths(), stored.plan, stored.cells)
+            return sweep_document(replace(stored, status=app.sweeps.status(stored)), claims)
 
     return sweep
 

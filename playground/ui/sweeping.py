@@ -89,7 +89,7 @@ def sweep_html(stored: StoredSweep, status: str, ahead: int = 0, fault: str = ""
     strip = "".join(_cell_html(cell) for cell in stored.cells)
     found = "".join(f"<li>{escape(fact.sentence)}</li>" for fact in facts(stored.plan, stored.cells))
     says = f'<ul class="facts" aria-label="What the curves say">{found}</ul>' if found else ""
-    claims = claims_html(judge_growth(growths(), stored.plan, stored.cells))
+    claims = "" if stored.missing else claims_html(judge_growth(growths(), stored.plan, stored.cells))
     ended = f'<p class="problem" role="alert">{escape(fault)}</p>' if fault else ""
     numbers = f"<details><summary>Its numbers as a table</summary>{table_html(stored)}</details>" if finished else ""
     return (

@@ -58,6 +58,21 @@ def test_the_text_has_power_interval_and_claim_and_stands_on_page_and_terminal()
     assert f"supported. {text}" in claims_text(found)
 
 
+def test_short_prompts_that_take_as_long_as_a_later_token_decide_nothing() -> None:
+    plan, cells = swept((1.0, 0.01), (1.1, 0.01))
+    for cell in cells:
+        cell.result["metrics"]["itl_s"] = {"value": 0.95, "unit": "s", "n": 3, "ci95": None, "cv": None, "kind": "measured"}
+    (found,) = judge_growth(growths_from([FASTER], "prompt_tokens"), plan, cells)
+    assert found["outcome"] == "not decided"
+    assert found["text"].endswith("The shorter of these prompts decides little.")
+
+
+def test_claims_on_a_change_are_an_experiments_and_those_on_growth_need_an_axis_that_grows() -> None:
+    assert growths_from([{"sentence": "It is faster.", "source": "a text", "metric": "itl_s", "direction": "up"}], "prompt_tokens") == ()
+    with pytest.raises(Problem, match="first axis, and attention is none that grows: batch_size"):
+        growths_from([FASTER], "attention")
+
+
 def test_a_claim_is_judged_along_its_own_axis_and_where_there_are_two_points() -> None:
     own = growths_from([FASTER], "prompt_tokens")
     assert judge_growth(own, *swept((1, 0.01), None)) == []
@@ -76,7 +91,7 @@ def test_the_overviews_claim_on_attention_is_judged_in_sweeps_over_the_prompt() 
         ({"exponent_above": True}, "a claim of a sweep needs a number as its exponent_above, got True"),
         ({"metric": "itl"}, "a claim: there is no metric 'itl'"),
         ({"source": " "}, "a claim needs a text as its source"),
-        ({"direction": "up"}, "a claim of a sweep has no setting 'direction'"),
+        ({"variant": 1}, "a claim of a sweep has no setting 'variant'"),
     ],
 )
 def test_a_claim_that_cannot_be_names_its_file_and_what_is_wrong(fields: dict[str, Any], sentence: str, tmp_path: Path) -> None:

@@ -153,7 +153,17 @@ def test_lengths_at_which_the_first_token_takes_as_long_as_any_other_count_for_n
     assert own.values["flat_until"] == 128
     assert "up to 128 tokens the first takes at most 1.5 times as long as a later one: the prompt decides little." in own.sentence
     careful = "Careful: the repeats of 1 of 8 points vary by more than 20 %."  # eager's, which sdpa is held against
-    assert sooner.sentence == f"sdpa: the first token comes sooner than with eager from 256 tokens on, × 0.556 at 512. {careful}"
+    since = "from 256 tokens on, × 0.556 at 512; not compared up to 128"
+    assert sooner.sentence == f"sdpa: the first token comes sooner than with eager {since}. {careful}"
+
+
+def test_without_a_kv_cache_each_token_costs_as_much_as_the_prompt_and_every_length_is_compared() -> None:
+    specs = [RunSpec("shape:tiny", label=name, knobs={"kv_cache": name}) for name in ("off", "dynamic")]
+    times = {(0, 64): 1, (0, 128): 2, (0, 256): 4, (1, 64): 0.5, (1, 128): 1, (1, 256): 2}
+    found = {at: document(ttft_s=own, itl_s=own if at[0] == 0 else 0.4) for at, own in times.items()}
+    own, _, sooner = facts(*swept(found, *specs, axis="prompt_tokens", values=(64, 128, 256)))
+    assert "flat_until" not in own.values
+    assert sooner.values["pays_from"] == 64
 
 
 def test_memory_is_drawn_against_the_tokens_that_a_row_had_in_the_end() -> None:

@@ -21,6 +21,8 @@ from playground.measure.checkpoint import packed_bits
 from playground.measure.estimate import estimate
 from playground.measure.machine import probe
 from playground.models import tokenizer
+from playground.models.weights import LIBRARIES
+from playground.run import train_adapter
 from playground.techniques import lora, techniques
 
 torch = pytest.importorskip("torch")
@@ -124,6 +126,11 @@ def saved_packed(model: Any, folder: Path, method: dict[str, Any], pack: Callabl
     return meant
 
 
+def needs_packages(method: dict[str, Any]) -> None:
+    for package in LIBRARIES[method["quant_method"]]:
+        pytest.importorskip(package)
+
+
 def furthest(engine: Any, plain: Any) -> float:
     """The largest difference between the log-probabilities of the engine's model and of `plain`."""
     with torch.inference_mode():
@@ -160,7 +167,7 @@ PACKED = pytest.mark.parametrize(
 def test_gptq_and_awq_stay_packed_and_compute_what_their_bits_say(
     plain: Any, tmp_path: Path, method: dict[str, Any], pack: Any, device: str, precision: str, tolerance: float
 ) -> None:
-    pytest.importorskip("gptqmodel")
+    needs_packages(method)
     meant = saved_packed(plain, tmp_path, method, pack)
     if pack is awq and GPU and (precision == "bf16" or (precision, device) == ("fp32", "cuda")):
         with pytest.raises(Problem, match=rf"computes in fp16 here, not in {precision}: set precision to fp16\.$"):
@@ -179,7 +186,7 @@ def test_gptq_and_awq_stay_packed_and_compute_what_their_bits_say(
 
 @PACKED
 def test_an_adapter_beside_gptq_or_awq_is_on_every_packed_layer(plain: Any, tmp_path: Path, method: dict[str, Any], pack: Any) -> None:
-    pytest.importorskip("gptqmodel")
+    needs_packages(method)
     pytest.importorskip("peft")
     meant = saved_packed(plain, tmp_path, method, pack)
     engine = load(str(tmp_path), adapter="random:4", adapter_mode="unmerged")
@@ -231,6 +238,15 @@ def test_a_method_that_has_no_cpu_kernels_is_refused_with_the_reason(plain: Any,
     with pytest.raises(Problem, match=r"\(spqr\), and it cannot be loaded on this device \(cpu\): GPU is required") as caught:
         load(saved(plain, tmp_path, {"quant_method": "spqr", "shapes": {}}))
     assert caught.value.kind == "unsupported"
+
+
+def test_no_adapter_is_trained_through_layers_that_have_no_gradient(plain: Any, tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    model = saved(plain, tmp_path, {"quant_method": "awq", "bits": 4, "group_size": 32})
+    job = train_adapter.AdapterJob("song", "Red boats go out. Blue boats come in. " * 40, model, 3, device="cpu", rank=4)
+    with pytest.raises(Problem, match=r"comes quantized \(awq\), in layers that no gradient goes through: train on the model") as caught:
+        train_adapter.make(job.to_dict(), lambda event: None, lambda: None)
+    assert caught.value.kind == "user"
 
 
 def test_a_checkpoint_that_is_loaded_in_another_precision_than_asked_for_is_refused(
