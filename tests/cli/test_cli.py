@@ -419,6 +419,19 @@ def test_a_named_protocol_leaves_the_text_that_an_experiment_is_scored_on(tmp_pa
     assert (protocol.text, protocol.price_per_hour) == ("Pages of a logbook.", 2.5)
 
 
+def test_the_claims_of_a_sweeps_own_file_are_judged_in_its_table_and_its_json(playground: Command, tmp_path: Path) -> None:
+    path, out = tmp_path / "mine.toml", tmp_path / "out.json"
+    path.write_text(
+        "[axes]\nmax_new_tokens = [4, 8, 16]\n[baseline]\nengine = 'fake'\nmodel = 'script:step_ms=1'\n"
+        "[[claim]]\nsentence = 'More tokens take longer.'\nsource = 'a text'\nmetric = 'output_tokens'\nexponent_above = 0.9\n"
+    )
+    done = playground("sweep", str(path), "--json", str(out), "--quiet")
+    assert "Claimed: More tokens take longer. (a text)" in done.stdout
+    (claim,) = json.loads(out.read_text())["claims"]
+    assert (claim["metric"], claim["outcome"]) == ("output_tokens", "supported")
+    assert "measured 1 between 8 and 16" in claim["text"]
+
+
 def test_a_named_protocol_leaves_a_sweep_without_the_quality_that_it_does_not_measure() -> None:
     specs = wanted_sweep(parser().parse_args(["sweep", "batch-size", "--protocol", "standard"])).specs
     assert {(spec.protocol.warmups, spec.protocol.repeats, spec.protocol.quality) for spec in specs} == {(2, 5, False)}
