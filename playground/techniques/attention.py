@@ -58,10 +58,10 @@ class Attention(Technique):
         ),
     )
     explain = Explanation(
-        what="Each token is compared with all before it, so a prompt of twice the length is four times the attention. eager and sdpa_math "
-        "store the full matrix of attention weights; flash, efficient, cuDNN and flex kernels work through it in blocks and never do. sdpa "
-        "lets PyTorch choose among them. split_kv is for decode steps over a cache of fixed size: many processors share the part of it "
-        "that is filled, and nobody reads the rest.",
+        what="Chooses the kernel that compares each token with all before it: a prompt of twice the length is four times that work. "
+        "eager and sdpa_math store the full matrix of attention weights; flash, efficient, cuDNN and flex kernels work through it "
+        "in blocks and never do. sdpa lets PyTorch choose among them. split_kv is for decode steps over a cache of fixed size: many "
+        "processors share the part of it that is filled, and nobody reads the rest.",
         helps="Fused kernels: time and memory of the prefill of long prompts, and the more the longer, since all else in a layer grows "
         "with the length and not with its square. In a layer of the default model's sizes on one CPU core (fp32, AVX-512) math and flash "
         "are equal beside all else at 64 tokens; at 1,024 math takes 114 ms, flash 24, and all linear layers together 130. split_kv: "

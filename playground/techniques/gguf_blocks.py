@@ -35,9 +35,9 @@ class GgufBlocks(Technique):
     phase = "load"
     knobs = (Toggle("gguf_blocks", "GGUF blocks", False, "Keep the linear weights of a GGUF file packed, and unpack them in each step."),)
     explain = Explanation(
-        what="A GGUF file stores weights in blocks of 32 or 256, with some 4 to 8 bits each and scales. As a rule they are unpacked once, "
-        "when the file is converted. This keeps the blocks of the decoder's linear layers in memory and unpacks a layer each time it "
-        "multiplies; embeddings, norms and the output head stay as they are. A shape's random weights are rounded to Q4_1.",
+        what="Keeps the blocks of a GGUF file, 32 or 256 weights in some 4 to 8 bits each with their scales, packed in memory. As a rule "
+        "they are unpacked once, when the file is converted; this unpacks a linear layer of the decoder each time it multiplies. "
+        "Embeddings, norms and the output head stay as they are. A shape's random weights are rounded to Q4_1.",
         helps="A model fits where its unpacked weights do not, with the same output to the bit: they are the same numbers.",
         costs="Time: every step unpacks every weight before it multiplies, which moves more bytes than unpacked weights would. A kernel "
         "that multiplies the blocks themselves, as llama.cpp has, would be faster than unpacked weights; eager PyTorch has none.",

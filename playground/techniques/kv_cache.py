@@ -75,9 +75,10 @@ class KVCache(Technique):
         ),
     )
     explain = Explanation(
-        what="Attention needs the keys and values of all earlier tokens. A cache keeps them: dynamic grows by one token a step, static is "
-        "allocated once at full length and filled in place, quantized packs all but the newest 32 tokens into 4 or 2 bits, offloaded holds "
-        "them in host memory and brings each layer's to the GPU when it is needed, window keeps only those of the last tokens.",
+        what="Keeps the keys and values of earlier tokens, which attention needs again at every step. dynamic grows by one token a step, "
+        "static is allocated once at full length and filled in place, quantized packs all but the newest 32 tokens into 4 or 2 "
+        "bits, offloaded holds them in host memory and brings each layer's to the GPU when it is needed, window keeps only those of "
+        "the last tokens.",
         helps="A step then costs one token instead of the whole sequence; the longer the text, the larger the gain. Static shapes are what "
         "CUDA graphs and compilation need. Quantized, offloaded and window are for long texts and large batches, whose cache would not "
         "fit.",

@@ -40,10 +40,10 @@ class MixedPrecision(Technique):
         ),
     )
     explain = Explanation(
-        what="The weights stay in fp32. torch.autocast casts what goes into matrix products and attention to 16 bits when they run; norms, "
-        "softmax and the KV cache keep fp32.",
-        helps="Training, where fp32 weights are needed. In inference a long prompt gains where 16-bit matrix units are many times faster "
-        "than fp32: its arithmetic outweighs the casts.",
+        what="Leaves the weights in fp32, and torch.autocast casts what goes into matrix products and attention to 16 bits when they run. "
+        "Norms, softmax and the KV cache keep fp32.",
+        helps="A long prompt where 16-bit matrix units are many times faster than fp32: its arithmetic outweighs the casts. And training, "
+        "where fp32 weights are needed.",
         costs="No memory is saved, and decoding often gets slower: in training the cast of a weight is kept for a whole pass, but torch "
         "keeps it only of weights that want a gradient and never in inference mode, so each step reads every weight in 4 bytes, writes "
         "it in 2 and reads it again. Weights in fp16 or bf16 (precision) are smaller and need no cast.",
