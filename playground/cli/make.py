@@ -11,14 +11,13 @@ Progress goes to stderr, the table to stdout. Example::
 from __future__ import annotations
 
 import argparse
-import json
 import signal
 import sys
 import threading
 from pathlib import Path
 from typing import Any
 
-from playground.cli.output import check_writable, write_text
+from playground.cli.output import check_writable, write_json
 from playground.core.events import Done, Event, Score
 from playground.core.knobs import Choice, Knob
 from playground.core.making import Made, TrainStep
@@ -100,7 +99,7 @@ def _tell(name: str, event: Event) -> None:
 
 
 def _print(recipe: Recipe, event: Made, target: str | None) -> None:
-    data = json.dumps(event.facts, indent=2, ensure_ascii=False)
-    print(data if target == "-" else f"{table_text(recipe.table(event.facts))}\n{recipe.use.format(name=event.name)}")
-    if target and target != "-":
-        write_text(Path(target), data + "\n")
+    if target != "-":
+        print(f"{table_text(recipe.table(event.facts))}\n{recipe.use.format(name=event.name)}")
+    if target:
+        write_json(target, event.facts)

@@ -96,7 +96,7 @@ def _sweep(args: argparse.Namespace) -> int:
     if args.resume and (others := [name for name, value in vars(args).items() if name not in WITH_RESUME and value not in UNSET]):
         names = ", ".join("SPEC" if name == "spec" else f"--{name.replace('_', '-')}" for name in others)
         raise Problem("user", f"--resume goes on with what was planned, so {names} would have no effect.")
-    plan = None if args.resume else wanted(args)
+    plan, own = (None, ()) if args.resume else (wanted(args), _preset(args.spec).claims if args.spec else ())
     store = open_store()
     if store.warning:
         print(f"playground: {store.warning}", file=sys.stderr)
@@ -112,7 +112,6 @@ def _sweep(args: argparse.Namespace) -> int:
                 _tell(running.stored, index, event)
     finally:
         runner.close()
-    own = _preset(args.spec).claims if args.spec else ()
     return _deliver(args, running, store, judge_growth(dict.fromkeys([*own, *growths()]), running.stored.plan, running.stored.cells))
 
 

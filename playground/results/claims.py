@@ -83,20 +83,31 @@ class Claim:
 
 def claims_from(given: object, specs: Sequence[RunSpec], techniques: Techniques, engines: Engines) -> tuple[Claim, ...]:
     """The claims of a preset's [[claim]] tables; one without `variant` is about each of them. Raises Problem("user") for what cannot be."""
+    return tuple(claim for item in tables(given) for claim in _parsed(item, specs, techniques, engines))
+
+
+def tables(given: object) -> list[Mapping[str, Any]]:
+    """The [[claim]] tables of a file. Raises Problem("user") for anything else."""
     if not isinstance(given, list) or not all(isinstance(item, Mapping) for item in given):
         raise Problem("user", "claim must be a list of tables: write [[claim]] above each.")
-    return tuple(claim for item in given for claim in _parsed(item, specs, techniques, engines))
+    return given
+
+
+def check_texts(item: Mapping[str, Any], names: Iterable[str]) -> None:
+    """Raises Problem("user") where one of them is no text, and for a metric that there is not."""
+    for name in names:
+        if not isinstance(item.get(name), str) or not item[name].strip():
+            raise Problem("user", f"a claim needs a text as its {name}.")
+    if item["metric"] not in METRICS:
+        raise Problem("user", did_you_mean("a claim: there is no metric", item["metric"], METRICS))
 
 
 def _parsed(item: Mapping[str, Any], specs: Sequence[RunSpec], techniques: Techniques, engines: Engines) -> list[Claim]:
     for name in item:
         if name not in FIELDS:
             raise Problem("user", did_you_mean("a claim has no setting", name, FIELDS))
-    for name in (*NEEDED, *(name for name in ("bound", "why") if name in item)):
-        if not isinstance(item.get(name), str) or not item[name].strip():
-            raise Problem("user", f"a claim needs a text as its {name}.")
+    check_texts(item, (*NEEDED, *(name for name in ("bound", "why") if name in item)))
     for name, what, known in (
-        ("metric", "metric", METRICS),
         ("direction", "direction", DIRECTIONS),
         ("bound", "bound", BOUNDS),
         ("on", "data", tuple(DATA)),

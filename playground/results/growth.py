@@ -17,7 +17,7 @@ from typing import Any
 from playground.core.problem import Problem, did_you_mean
 from playground.core.sweep import GROWING, SweepSpec
 from playground.measure.metrics import METRICS
-from playground.results.claims import CONTRADICTED, OPEN, SUPPORTED, ratio, value_with_interval
+from playground.results.claims import CONTRADICTED, OPEN, SUPPORTED, check_texts, ratio, tables, value_with_interval
 from playground.results.numbers import digits
 from playground.results.sweep_facts import flat_until
 from playground.results.sweep_lines import Line, Point, lines_of
@@ -44,9 +44,7 @@ class Growth:
 def growths_from(given: object, axis: str) -> tuple[Growth, ...]:
     """The [[claim]] tables on growth of a sweep's file whose first axis that is; those on a change, as an experiment has, are left out.
     Raises Problem("user") for what cannot be."""
-    if not isinstance(given, list) or not all(isinstance(item, Mapping) for item in given):
-        raise Problem("user", "claim must be a list of tables: write [[claim]] above each.")
-    growing = [item for item in given if "direction" not in item]
+    growing = [item for item in tables(given) if "direction" not in item]
     if growing and axis not in GROWING:
         raise Problem(
             "user", f"a claim of a sweep is about growth along its first axis, and {axis} is none that grows: {', '.join(GROWING)}."
@@ -58,11 +56,7 @@ def _parsed(item: Mapping[str, Any], axis: str) -> Growth:
     for name in item:
         if name not in FIELDS:
             raise Problem("user", did_you_mean("a claim of a sweep has no setting", name, FIELDS))
-    for name in (*TEXTS, *(["why"] if "why" in item else [])):
-        if not isinstance(item.get(name), str) or not item[name].strip():
-            raise Problem("user", f"a claim needs a text as its {name}.")
-    if item["metric"] not in METRICS:
-        raise Problem("user", did_you_mean("a claim: there is no metric", item["metric"], METRICS))
+    check_texts(item, (*TEXTS, *(["why"] if "why" in item else [])))
     above = item.get("exponent_above")
     if isinstance(above, bool) or not isinstance(above, int | float) or not math.isfinite(above):
         raise Problem("user", f"a claim of a sweep needs a number as its exponent_above, got {above!r}.")
@@ -85,10 +79,10 @@ def _judged(claim: Growth, line: Line) -> dict[str, Any]:
     before, last = sorted(line.measured, key=lambda point: float(point.x))[-2:]
     step = math.log(float(last.x) / float(before.x))
     new, old = (value_with_interval(point.cell.result or {}, claim.metric) for point in (last, before))
-    ends = ratio(new, old)
+    ends = ratio(new, old) if new.ci95 and old.ci95 else None
     powers = [math.log(end) / step for end in ends] if ends and ends[0] > 0 else []
     short = claim.metric == "ttft_s" and claim.axis == "prompt_tokens" and float(before.x) <= flat_until(line)
-    outcome = _outcome(claim, powers) if new.ci95 and old.ci95 and not short else OPEN
+    outcome = OPEN if short else _outcome(claim, powers)
     return {
         "sentence": claim.sentence,
         "source": claim.source,
@@ -96,7 +90,7 @@ def _judged(claim: Growth, line: Line) -> dict[str, Any]:
         "number": line.number,
         "metric": claim.metric,
         "outcome": outcome,
-        "text": _text(claim, (before, last), powers if new.ci95 and old.ci95 else []) + (SHORT if short else ""),
+        "text": _text(claim, (before, last), powers) + (SHORT if short else ""),
         "why": claim.why if outcome == CONTRADICTED else "",
     }
 

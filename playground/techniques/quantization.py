@@ -18,7 +18,6 @@ from playground.techniques.setup import TransformersSetup
 FOUR_BIT = ("nf4", "fp4")
 BITS = {"int8": 8.0, "nf4": 4.0, "fp4": 4.0}
 LAYERS = {"int8": "Linear8bitLt", "nf4": "Linear4bit", "fp4": "Linear4bit"}
-PACKED = "PackedLinear"  # what the engine graph puts in the place of a layer: see techniques.weight_only
 
 
 class Quantization(Technique):

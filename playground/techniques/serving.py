@@ -59,9 +59,8 @@ class Serving(Technique):
     )
     explain = Explanation(
         what="Decides which requests are computed together, as they come at any time and end at different lengths. One by one, each waits "
-        "for all before it. A static batch "
-        "runs until its longest row is done, and who comes meanwhile waits for all of it. Continuous batching decides at every step "
-        "who is in the batch: a finished row leaves at once, and a waiting request takes its place.",
+        "for all before it. A static batch runs until its longest row is done, and who comes meanwhile waits for all of it. Continuous "
+        "batching decides at every step who is in the batch: a finished row leaves at once, and a waiting request takes its place.",
         helps="Many users at a time: throughput of a batch, with waiting times near those of a free machine. The more the lengths differ, "
         "the larger the gain over static batches, which compute padding and finished rows.",
         costs="Each step is slower for everyone in it, and the KV cache of all rows must fit. With few requests, or none that wait, "

@@ -10,10 +10,11 @@ from playground.core.knobs import Choice
 from playground.core.machine import Machine
 from playground.core.technique import Effect, Explanation, Finding, Footprint, Knobs, Technique
 from playground.techniques import precision
-from playground.techniques.quantization import PACKED, linear_layers
+from playground.techniques.quantization import linear_layers
 from playground.techniques.setup import TransformersSetup
 
 # Bits a weight with its scale: one of 32 bits a row (counted as 0.02), or one of 16 bits for each of the largest GROUPS.
+PACKED = "PackedLinear"  # what the engine graph puts in the place of a layer
 BITS = {"int8": 8.02, "int4": 4.125, "fp8": 8.02}
 GROUPS = (128, 64, 32)  # columns of a row that share a scale with int4: the first that divides the columns of the layer
 FEW_TOKENS = 256  # are multiplied with packed weights, 64 at a time; for more these are written out first
