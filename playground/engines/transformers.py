@@ -77,7 +77,9 @@ class TransformersEngine(Engine):
             torch.cuda.synchronize()
         started = time.perf_counter()
         self.tokenizer = load_tokenizer(resolved)
-        self.options = TransformersSetup(device=plan.device, config=dict(resolved.config), tokenizer=self.tokenizer)
+        self.options = TransformersSetup(
+            device=plan.device, config=dict(resolved.config), random_weights=resolved.random_weights, tokenizer=self.tokenizer
+        )
         self.options.model, self.options.find_adapter = resolved.name, functools.partial(resolve_adapter, progress=emit)
         self._apply(plan, "load")
         self.model = load_model(resolved, self.options)

@@ -12,7 +12,7 @@ import contextlib
 import importlib.metadata
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -82,13 +82,14 @@ def build_random(
     quantization_config: Any = None,
     *,
     seed: int = SEED,
-    held_on: str = "",
+    held_on: str | Callable[[str], str] = "",
     **options: Any,
 ) -> Any:
     """A model with random weights on `device`: normal(0, 0.02), norms 1, biases 0; the same seed draws the same numbers for every dtype.
 
     folder_or_config: a folder with config.json, or its content. quantization_config: a transformers BitsAndBytesConfig; then each linear
-    layer but the output head is quantized as soon as it is made. held_on: the device that keeps what `device` drew (""): the same one.
+    layer but the output head is quantized as soon as it is made. held_on: the device that keeps what `device` drew, or gives it of a
+    module's path ("": the same one), so that no device needs room for more than it keeps and one tensor.
     options: more for from_config, such as attn_implementation.
     """
     import torch
@@ -97,7 +98,7 @@ def build_random(
     if quantization_config is not None:
         _use_bitsandbytes(model, quantization_config)
     with torch.no_grad():
-        _materialise(model, torch.device(device), seed, torch.device(held_on or device))
+        _materialise(model, torch.device(device), seed, held_on if callable(held_on) else lambda path: held_on)
     return _frozen(model)
 
 
@@ -126,19 +127,20 @@ def _use_bitsandbytes(model: Any, quantization_config: Any) -> None:
     replace_with_bnb_linear(model, modules_to_not_convert=skipped, quantization_config=quantization_config)
 
 
-def _materialise(model: Any, device: Any, seed: int, held_on: Any) -> None:
+def _materialise(model: Any, device: Any, seed: int, held_on: Callable[[str], str]) -> None:
     import torch
 
     tied = model.config.tie_word_embeddings
     head = model.get_output_embeddings()
     for path, module in model.named_modules():
+        place = torch.device(held_on(path) or device)
         for name, empty in list(module.named_parameters(recurse=False)):
             if tied and module is head and name == "weight":
                 continue
-            weight = _random(path, name, empty, device, seed).to(held_on)
+            weight = _random(path, name, empty, device, seed).to(place)
             setattr(module, name, _stored(module, name, weight, empty))
         for name, buffer in list(module.named_buffers(recurse=False)):
-            module._buffers[name] = buffer.to(held_on)
+            module._buffers[name] = buffer.to(place)
     if tied:
         head.weight = model.get_input_embeddings().weight
     if left := [name for name, parameter in model.named_parameters() if parameter.is_meta]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from playground.core.knobs import Choice, Range
@@ -117,13 +119,15 @@ class Offloading(Technique):
 
     def for_transformers(self, knobs: Knobs, setup: TransformersSetup) -> None:
         """Loads into host memory, so that the device never holds all; what stays goes there when all other changes are done. Raises
-        Problem("user") for a checkpoint that comes quantized."""
+        Problem("user") for a checkpoint that comes quantized. Random weights that nothing else changes are drawn to where they belong:
+        they may be more than host memory holds, which a checkpoint's, mapped from its file, need not fit into."""
         kind, share, device = str(knobs["offload"]), float(knobs["offload_share"]), setup.device
         if kind == "none":
             return
         refuse_quantized(setup.config, f"offload {kind}")
         if device != "cpu":
-            setup.load["held_on"] = "cpu"
+            settled = setup.random_weights and not setup.changes
+            setup.load["held_on"] = partial(_place, _first_away(setup.config["num_hidden_layers"], share)) if settled else "cpu"
         setup.changes.append(lambda model: _offloaded(model, kind, share, device))
 
     def evidence_for_transformers(self, knobs: Knobs, engine: Any) -> Finding:
@@ -153,8 +157,8 @@ def _offloaded(model: Any, kind: str, share: float, device: str) -> Any:
     from accelerate.utils import PrefixedDataset
 
     layers = model.get_decoder().layers
-    first = len(layers) - away_layers(len(layers), share)
-    tensors = {f"{at}.{name}": tensor.data for at in range(first, len(layers)) for name, tensor in layers[at].named_parameters()}
+    first = _first_away(len(layers), share)
+    tensors = {f"{at}.{name}": tensor.data.cpu() for at in range(first, len(layers)) for name, tensor in layers[at].named_parameters()}
     if any(type(tensor) is not torch.Tensor or tensor.is_meta for tensor in tensors.values()):
         raise Problem("unsupported", "Offloading moves plain weights only, and those of this model are packed. Set offload to none.")
     away = AWAY[kind](tensors)
@@ -169,12 +173,23 @@ def _offloaded(model: Any, kind: str, share: float, device: str) -> Any:
         add_hook_to_module(layers[at], hook, append=True)
     for parameter in model.parameters():
         if not parameter.is_meta:
-            parameter.data = parameter.data.to(device, copy=True)  # else the whole file of the checkpoint stays mapped
+            # A copy even on the same CPU, else the whole file of the checkpoint stays mapped.
+            parameter.data = parameter.data.to(device, copy=parameter.device.type == "cpu")
     for module in model.modules():
         for name, buffer in module._buffers.items():
             module._buffers[name] = buffer if buffer is None else buffer.to(device)
     away.bytes_per_s = copy_rate(away, device)
     return model
+
+
+def _first_away(layers: int, share: float) -> int:
+    return layers - away_layers(layers, share)
+
+
+def _place(first: int, path: str) -> str:
+    """Where the module at `path` is kept: host memory from layer `first` on, and where it is drawn ("") before."""
+    found = re.search(r"\.layers\.(\d+)", path)
+    return "cpu" if found and int(found[1]) >= first else ""
 
 
 def _away(layer: Any) -> Away | None:

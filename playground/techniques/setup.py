@@ -45,9 +45,9 @@ class TransformersSetup:
     dtype: torch dtype name of unquantized weights and activations; device: "cpu" or "cuda"; load: further arguments of `from_pretrained`;
     changes: called with the loaded model, in order, each returns the model to go on with; contexts: as RunSetup's, but for every run;
     fusion, weight_only, gguf_blocks: the values of those knobs, for engines that load a model so or change it; run: what the run-phase
-    techniques set; config: the content of the model's config.json, before anything is loaded; tokenizer: the loaded one
-    (models.tokenizer); model: its name; find_adapter: of an adapter's name, its folder on this machine; draft: name of a second model to
-    load beside it, "" for none.
+    techniques set; config: the content of the model's config.json, before anything is loaded; random_weights: whether they are drawn in
+    place of read; tokenizer: the loaded one (models.tokenizer); model: its name; find_adapter: of an adapter's name, its folder on this
+    machine; draft: name of a second model to load beside it, "" for none.
     """
 
     device: str = "cpu"
@@ -60,6 +60,7 @@ class TransformersSetup:
     gguf_blocks: bool = False
     run: RunSetup = field(default_factory=RunSetup)
     config: Mapping[str, Any] = field(default_factory=dict)
+    random_weights: bool = False
     tokenizer: Any = None
     model: str = ""
     find_adapter: Callable[[str], Path] | None = None

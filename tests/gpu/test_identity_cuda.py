@@ -138,6 +138,15 @@ def test_fp32_on_a_gpu_is_fp32_and_the_text_before_decides_what_comes(get: Get, 
     assert len({token for prompt in PROMPTS for token in decoded(engine, plan, prompt)[0][0]}) > TOKENS
 
 
+@pytest.mark.parametrize("kind", ["cpu", "pinned"])
+def test_random_weights_that_are_drawn_to_where_they_stay_are_the_same_ones(get: Get, kind: str) -> None:
+    wanted = get(model="shape:tiny")[0].score(TEXT)
+    engine, plan = get(model="shape:tiny", offload=kind)
+    assert callable(engine.options.load["held_on"])
+    assert engine.score(TEXT).equal(wanted)
+    prove(engine, plan, "offloading")
+
+
 @pytest.mark.parametrize("knobs", EXACT, ids=str)
 def test_what_rounds_nothing_gives_the_same_tokens_and_the_same_numbers(get: Get, exact: Any, knobs: Any) -> None:
     runs = [(PROMPTS[0], PROMPTS[1][:47])] if "batch_size" in knobs else [(prompt,) for prompt in PROMPTS]

@@ -24,8 +24,11 @@ from playground.measure.offload import METRICS
 from playground.measure.roofline import decode_work
 from playground.measure.trace import Trace
 from playground.measure.values import Missing
+from playground.models.recording import find, read
+from playground.results.result import result
 from playground.techniques import techniques
 from playground.techniques.away import AwayOnDisk, AwayPinned
+from playground.techniques.setup import TransformersSetup
 
 TECHNIQUE = techniques()["offloading"]
 MEASURE = {metric.name: metric.measure for metric in METRICS}
@@ -58,6 +61,22 @@ def whole() -> Iterator[TransformersEngine]:
 def output(engine: TransformersEngine, **knobs: Any) -> tuple[list[Any], torch.Tensor]:
     engine.setup(plan(**knobs))
     return [tick.tokens for tick in engine.generate(ROWS)], engine.score((7, 8, 9, 10, 11))
+
+
+@pytest.mark.parametrize(
+    ("random_weights", "knobs", "held"),
+    [(True, {}, ("", "cpu")), (False, {}, ("cpu", "cpu")), (True, {"prune": "mlp_width", "prune_share": 0.5}, ("cpu", "cpu"))],
+)
+def test_random_weights_are_drawn_to_where_they_stay_unless_something_changes_them(
+    random_weights: bool, knobs: dict[str, Any], held: tuple[str, str]
+) -> None:
+    setup = TransformersSetup(device="cuda", config={"num_hidden_layers": 80}, random_weights=random_weights)
+    full = complete(RunSpec(knobs={"offload": "pinned", "offload_share": 0.2, **knobs}), techniques()).knobs
+    for name in ("pruning", "offloading"):
+        techniques()[name].for_transformers(full, setup)  # type: ignore[attr-defined]
+    where = setup.load["held_on"]
+    stay, go = ("model.embed_tokens", "model.layers.63.mlp.up_proj", "lm_head"), ("model.layers.64", "model.layers.79.mlp.up_proj")
+    assert [{where if isinstance(where, str) else where(path) for path in paths} for paths in (stay, go)] == [{held[0]}, {held[1]}]
 
 
 @pytest.mark.parametrize(("share", "away"), [(0.5, 1), (1.0, 2)])
@@ -181,6 +200,13 @@ def timed(gap_ms: int) -> list[Event]:
     """One timed pass of one row and three tokens."""
     ticks = [Tick(at * 1_000_000, ((5,),)) for at in (50, 50 + gap_ms, 50 + 2 * gap_ms)]
     return [Phase(0, "timed"), BatchStart(0, "timed", 0, (0,), (3,)), *ticks, BatchEnd(10**9), Phase(10**9, "energy")]
+
+
+def test_a_weight_has_no_fewer_bits_for_being_somewhere_else() -> None:
+    recording = read(find("epyc-smollm2-135m-offloading"))
+    found = [result(spec, events)["metrics"] for spec, events in zip(recording.specs, recording.events, strict=True)]
+    assert len({metrics["weights_bytes"]["value"] for metrics in found}) == 3
+    assert [metrics["bits_per_weight"]["value"] for metrics in found] == [pytest.approx(32, rel=1e-3)] * 4
 
 
 def trace(gap_ms: int, **counts: float) -> Trace:
