@@ -20,7 +20,7 @@ from playground.cli.flags import add_flags, assignments, on_usual_engine, overri
 from playground.cli.output import check_writable, write_json
 from playground.core.events import Event
 from playground.core.places import PRESETS
-from playground.core.plan import plan_for
+from playground.core.plan import pairs_in, plan_for
 from playground.core.problem import Problem
 from playground.core.spec import RunSpec
 from playground.engines import engine_class
@@ -54,7 +54,7 @@ def wanted(args: argparse.Namespace) -> ExperimentPreset:
     preset = ExperimentPreset("command-line", "Command line", "", (RunSpec(label="baseline"),), names_engine=False)
     if args.spec:
         preset = next((preset for preset in offered() if preset.name == args.spec), None) or experiment(Path(args.spec))
-    changes = [assignments(text.split(","), "--variant") for text in args.variant]
+    changes = [assignments(pairs_in(text), "--variant") for text in args.variant]
     specs: Sequence[RunSpec] = [overridden(spec, args, known) for spec in preset.specs]
     named = preset.names_engine or args.engine is not None or any("engine" in change for change in changes)
     if not named:

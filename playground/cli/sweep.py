@@ -24,7 +24,7 @@ from typing import Any
 from playground.cli.flags import add_flags, assignments, on_usual_engine, overridden, with_variants
 from playground.cli.output import check_writable, write_json
 from playground.core.events import Event, Progress
-from playground.core.plan import engine_defaults
+from playground.core.plan import engine_defaults, pairs_in
 from playground.core.problem import Problem, did_you_mean
 from playground.core.spec import RunSpec
 from playground.core.sweep import PROTOCOL, Cell, SweepSpec, axes_from, cells
@@ -74,7 +74,7 @@ def wanted(args: argparse.Namespace) -> SweepSpec:
     given = [pair for text in args.axis for pair in assignments([text], "--axis").items()]
     axes = axes_from([{"name": name, "values": values} for name, values in given])
     plan = dataclasses.replace(preset.plan, axes=axes or preset.plan.axes, title=args.title or preset.plan.title)
-    changes = [assignments(text.split(","), "--variant") for text in args.variant]
+    changes = [assignments(pairs_in(text), "--variant") for text in args.variant]
     specs: Sequence[RunSpec] = [overridden(spec, args, techniques()) for spec in plan.specs]
 
     def planned(given: Sequence[RunSpec]) -> SweepSpec:

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -115,6 +116,11 @@ def footprint_of(spec: RunSpec, techniques: Techniques, engine: type[Engine] | N
     for technique in ordered(techniques):
         footprint = technique.footprint(knobs, footprint)
     return engine.footprint(knobs, device, footprint) if engine else footprint
+
+
+def pairs_in(text: str) -> list[str]:
+    """The pairs of KNOB=VALUE[,KNOB=VALUE ...]; a comma that no pair follows belongs to the value, as in adapter=made:one,made:two."""
+    return re.split(r",(?=[^,=]*=)", text)
 
 
 def vary(baseline: RunSpec, changes: Mapping[str, Any], techniques: Techniques, defaults: Defaults = lambda spec: NONE) -> RunSpec:

@@ -18,7 +18,7 @@ from typing import Any
 
 from playground.core.engine import Engine
 from playground.core.knobs import KnobValue
-from playground.core.plan import SPEC_FIELDS, Techniques, complete, full_knobs, parse_knobs, vary
+from playground.core.plan import SPEC_FIELDS, Techniques, complete, full_knobs, pairs_in, parse_knobs, vary
 from playground.core.problem import Problem
 from playground.core.spec import PROTOCOLS, Protocol, RunSpec, Workload
 
@@ -87,9 +87,10 @@ class _Line:
         knobs = self._needed(spec, varied)
         self._check(spec, lambda device: varied(knobs, device))
         pairs = {**places, **{name: _text(value) for name, value in knobs.items()}} or {"engine": spec.engine}
-        if any("," in value or value != value.strip() for value in pairs.values()):
+        said = [f"{name}={value}" for name, value in pairs.items()]
+        if pairs_in(",".join(said)) != said or any(value != value.strip() for value in pairs.values()):
             raise _Unsayable
-        return ",".join(f"{name}={value}" for name, value in pairs.items())
+        return ",".join(said)
 
     def _needed(self, spec: RunSpec, make: Callable[[Mapping[str, KnobValue], str], RunSpec]) -> dict[str, KnobValue]:
         """The knobs that must be named so that what `make` makes of them has all of `spec`'s, on every device that it may run on."""

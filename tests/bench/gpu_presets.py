@@ -53,6 +53,9 @@ RUNS = {
     f"--variant fusion=compile,batch_size=8 {FEW} --title 'Captured steps: fused or not'",
     "llama-3.2-1b-adapters": f"{ONE} --engine transformers --variant adapter=random:8 --variant adapter=random:8,adapter_mode=unmerged "
     f"--variant adapter=random:8,adapter_mode=unmerged,quantization=nf4 {FEW} --title 'Adapters: merged, beside the weights, over 4 bits'",
+    "llama-3.2-1b-several-adapters": f"{ONE} --engine transformers --set adapter=random:8 --set adapter_mode=unmerged "
+    f"--variant adapter=random:8,random:16 --variant adapter=random:8,random:16,random:4,random:32 {FEW} "
+    "--title 'Adapters: several on one base'",
     "llama-3.2-1b-hardware": f"hardware {ONE} --max-new-tokens 16 {FEW}",
     "llama-3.2-1b-compiled-graph": f"compiled-graph {ONE} --variant kv_cache=static,compile=reduce_overhead {FEW}",
     "smollm2-135m-speculative-own-draft": "speculative-own-draft --protocol quick --no-energy",

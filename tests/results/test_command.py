@@ -115,11 +115,19 @@ def test_a_knob_whose_default_depends_on_the_device_is_named_and_a_recording_nee
     assert line.endswith("#0' --engine replay --variant 'model=recording:h200-llama-3.1-8b-graph-kv-cache#1'")
 
 
+def test_a_variant_with_several_adapters_is_said_and_understood(tmp_path, monkeypatch):
+    base = planned(RunSpec(engine="transformers", knobs={"precision": "fp32"}))
+    both = planned(vary(base, {"adapter": "random:4,random:8", "adapter_mode": "unmerged"}, techniques()))
+    found = command([base, both], techniques(), engines())
+    assert "--variant adapter=random:4,random:8,adapter_mode=unmerged" in found.line
+    assert rerun(found, tmp_path, monkeypatch)[1].fingerprint() == both.fingerprint()
+
+
 def test_a_file_says_what_the_line_cannot(tmp_path, monkeypatch):
     text = "a\r\nb"
     odd = [RunSpec(model="shape:tiny,x", label='the "first"'), RunSpec(knobs={"adapter": "a,b"}), RunSpec(protocol=Protocol(text=text))]
     for specs in (
-        [odd[0], odd[0].replace(model="a,b")],
+        [odd[0], odd[0].replace(model="a,b=c")],
         [odd[2]],
         [RunSpec(workload=Workload(("--",)))],
         [RunSpec(), odd[1].replace(workload=Workload(("x\0\x01y",)))],
