@@ -57,6 +57,9 @@ def load_pretrained(folder: Path, dtype: Any, device: str, quantization_config: 
         options["quantization_config"] = quantization_config
     fixed = {"local_files_only": True, "use_safetensors": True, "trust_remote_code": False, "device_map": {"": held_on or device}}
     method = _check_method(folder)
+    if method == "awq" and (device != "cpu" or (dtype == torch.bfloat16 and torch.cuda.is_available())):
+        # Known beforehand, and loading first would compile kernels for minutes.
+        _check_precision(method, dtype, torch.float16)
     _check_library(method)
     try:
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **fixed, **options)
@@ -68,7 +71,7 @@ def load_pretrained(folder: Path, dtype: Any, device: str, quantization_config: 
     except (ValueError, OSError, KeyError) as error:
         raise _unloadable(str(folder), error) from error
     if method:
-        _check_precision(method, dtype, torch.float16 if method == "awq" and device != "cpu" else model.dtype)
+        _check_precision(method, dtype, model.dtype)
     if hasattr(model, "ct_decompress_hook"):
         # compressed-tensors unpacks all weights in the first pass and keeps them so: that belongs to loading, in time and in memory.
         model.hf_quantizer.compressor.decompress_model(model)

@@ -21,7 +21,7 @@ from playground.measure.checkpoint import packed_bits
 from playground.measure.estimate import estimate
 from playground.measure.machine import probe
 from playground.models import tokenizer
-from playground.models.weights import LIBRARIES
+from playground.models.weights import LIBRARIES, load_pretrained
 from playground.run import train_adapter
 from playground.techniques import lora, techniques
 
@@ -262,6 +262,17 @@ def test_a_checkpoint_that_is_loaded_in_another_precision_than_asked_for_is_refu
         load(str(tmp_path), precision="bf16")
     assert caught.value.kind == "user"
     assert techniques()["precision"].evidence_for_transformers({"precision": "fp16"}, load(str(tmp_path), precision="fp16")).ok
+
+
+@pytest.mark.parametrize(("dtype", "name"), [(torch.float32, "fp32"), (torch.bfloat16, "bf16")])
+def test_awq_on_a_gpu_is_refused_in_what_its_kernels_do_not_know_before_anything_is_loaded(
+    plain: Any, tmp_path: Path, dtype: Any, name: str
+) -> None:
+    folder = Path(saved(plain, tmp_path, {"quant_method": "awq", "bits": 4, "group_size": 32}))
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(Problem, match=rf"computes in fp16 here, not in {name}: set precision to fp16\.$") as caught:
+        load_pretrained(folder, dtype, "cuda")
+    assert caught.value.kind == "user"
 
 
 def test_what_needs_plain_weights_is_refused_before_anything_is_loaded(plain: Any, tmp_path: Path) -> None:
