@@ -160,7 +160,10 @@ def _alone(spec: RunSpec, baseline: RunSpec, techniques: Techniques) -> Techniqu
 def _effect(one: Mapping[str, Any], baseline: Mapping[str, Any], technique: Technique, techniques: Techniques) -> str:
     """ "int8: time per token × 0.678, weights × 0.566"."""
     ours, theirs = (full_knobs(result["spec"]["knobs"], techniques) for result in (one, baseline))
-    changed = [describe(knob.name, ours[knob.name], techniques) for knob in technique.knobs if ours[knob.name] != theirs[knob.name]]
+    differing = (knob.name for knob in technique.knobs if ours[knob.name] != theirs[knob.name])
+    changed = [describe(name, ours[name], techniques) for name in differing if name in relevant(ours, techniques)]
+    if one["error"]:
+        return f"{', '.join(changed)}: {'runs out of memory' if one['error']['kind'] == 'oom' else 'fails'}"
     spoken = {"itl_s", *(name for name, effect in technique.expect(ours, theirs).items() if effect != "same")}
     parts = (_times(name, one, baseline) for name in TOLD if name in spoken)
     return f"{', '.join(changed)}: {', '.join(filter(None, parts))}"

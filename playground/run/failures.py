@@ -20,7 +20,7 @@ from playground.core.problem import Problem
 _OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory|cannot allocate memory|ALLOC_FAILED", re.IGNORECASE)
 _ASKED = re.compile(r"tried to allocate ([\d.]+) ?(\w+)", re.IGNORECASE)
 _FREE = re.compile(r"total capacity of ([\d.]+ \w+) of which ([\d.]+ \w+) is free")
-_ADVICE = "Use a smaller batch, shorter texts, fewer bits or a smaller model."
+_ADVICE = "Use a smaller batch, shorter texts, fewer bits or a smaller model, or offload some of its layers."
 _COUNTERS = (Path("/proc/vmstat"), Path("/sys/fs/cgroup/memory.events"))
 
 

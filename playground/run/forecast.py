@@ -121,4 +121,4 @@ def shortage(found: Estimate | None, machine: Machine, device: str) -> str:
     if found is None or found.total_bytes <= (free := free_bytes(machine, device)):
         return ""
     needs = f"It needs about {shown(found.total_bytes, 'B')} and {shown(free, 'B')} are free: it will probably not fit."
-    return f"{needs} Choose fewer bits, a shorter text, a smaller batch or a smaller model."
+    return f"{needs} Choose fewer bits, a shorter text, a smaller batch or a smaller model, or offload some of its layers."
