@@ -66,7 +66,7 @@ PHASES = {
 }
 
 FAILURE_ADVICE = {
-    "oom": "Choose fewer bits, a shorter text, a smaller batch or a smaller model, or offload some of its layers.",
+    "oom": "",  # the message itself has a way out
     "crash": "The page and the other variants are not affected; the next run starts afresh.",
     "hang": "The worker was ended; the next run starts afresh.",
     "unsupported": "",

@@ -91,6 +91,9 @@ def test_a_recorded_experiment_has_documents_that_explain_as_far_as_it_goes(name
     for spec, seen in zip(recording.specs[1:], recording.events[1:], strict=True):
         document = json.loads(json.dumps(result(spec, seen, baseline), allow_nan=False))
         assert document["verdict"]["sentence"]
+        if document["status"] == "failed":
+            assert (document["error"]["kind"], document["prediction"]) == ("oom", {})
+            continue
         outcomes = {entry["outcome"] for entry in document["expectations"]}
         elsewhere = any(getattr(spec, name) != getattr(recording.specs[0], name) for name in ("model", "device"))
         assert outcomes & {"as expected", "opposite", "no difference"} or elsewhere
