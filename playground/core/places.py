@@ -1,8 +1,9 @@
 """Where things are: the user's folder (`$PLAYGROUND_HOME`, by default the user's cache folder) and the data that the product ships; and
-what is no place to write to."""
+what is no place to write to, or has no room."""
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from playground.core.problem import Problem
 ROOT = Path(__file__).resolve().parents[2]
 PRESETS = ROOT / "presets"
 ASSETS = ROOT / "assets"
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def home() -> Path:
@@ -37,6 +39,12 @@ def check_target(path: Path) -> None:
     """Raises Problem("user") for a place to write to that holds something other than a file: a folder, a pipe, a device."""
     if os.path.exists(path) and not os.path.isfile(path):  # Path's own raise where this user may not look
         raise Problem("user", f"{path} is there already and is not a file: choose another name.")
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether it says that the disk is: libraries that write without Python say so in words only."""
+    told = any(f"(os error {number})" in str(error) for number in _FULL)
+    return told or (isinstance(error, OSError) and error.errno in _FULL)
 
 
 def _user_cache() -> Path:

@@ -9,11 +9,12 @@ only when it is complete, and is mapped into memory when read. Runs in the worke
 
 from __future__ import annotations
 
-import errno
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from playground.core.places import is_full
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def keep(path: Path, ids: tuple[int, ...], logprobs: Any) -> str:
         os.replace(part, path)
     except OSError as error:
         part.unlink(missing_ok=True)
-        why = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror or str(error)
+        why = "the disk is full" if is_full(error) else error.strerror or str(error)
         return f"the baseline's log-probabilities could not be stored: {why}"
     return ""
 

@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from playground.core.places import is_full
 from playground.core.problem import Problem
 from playground.core.technique import GGUF_BITS
 from playground.models.folder import check_folder
@@ -32,7 +33,7 @@ def resolve_gguf(name: str, path: Path, progress: OnProgress) -> ResolvedModel:
     key = hashlib.sha256(f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}".encode()).hexdigest()[:12]
     target = cache() / "gguf" / f"{path.stem}-{key}"
     if (model := converted(name, target, "gguf")) is None:
-        once(target, progress, lambda folder: convert(path, folder, path.name, progress))
+        once(target, path.name, progress, lambda folder: convert(path, folder, path.name, progress))
         model = converted(name, target, "gguf")
     if model is None:
         raise Problem("model", f"{path} was converted to {target}, but that folder is not complete. Delete it and try again.")
@@ -81,9 +82,9 @@ def peek_gguf(name: str, path: Path) -> ModelFacts | None:
     return ModelFacts(name, "gguf", config)
 
 
-def once(target: Path, progress: OnProgress, build: Callable[[Path], None]) -> None:
+def once(target: Path, what: str, progress: OnProgress, build: Callable[[Path], None]) -> None:
     """Let one process at a time build `target`: `build` fills a folder beside it, which is renamed when complete. A process that waited
-    finds the folder of the other and builds nothing."""
+    finds the folder of the other and builds nothing. Raises Problem("model") where the disk has no room for `what`."""
     from filelock import FileLock, Timeout
 
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -103,6 +104,11 @@ def once(target: Path, progress: OnProgress, build: Callable[[Path], None]) -> N
         try:
             build(part)
             part.replace(target)
+        except Exception as error:
+            if not is_full(error):
+                raise
+            sentence = f"The disk is full: {what} does not fit into {target.parent}. Free some room and try again."
+            raise Problem("model", sentence, f"{type(error).__name__}: {error}") from error
         finally:
             shutil.rmtree(part, ignore_errors=True)
     finally:

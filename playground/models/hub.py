@@ -20,7 +20,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, TypeVar
 
-from playground.core.places import home
+from playground.core.places import home, is_full
 from playground.core.problem import Problem
 from playground.models.folder import HOW_TO_CONVERT, PICKLES, WHY_NO_PICKLE, check_folder, peek_folder
 from playground.models.model import ModelFacts, OnProgress, ResolvedModel, cache, told
@@ -193,7 +193,7 @@ def _state(hub_id: str) -> str:
 
 def _local_fault(hub_id: str, folder: Path, error: OSError) -> Problem:
     detail = f"{type(error).__name__}: {error}"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if is_full(error):
         return Problem("model", f"The disk is full: {hub_id} does not fit into {folder}.", detail)
     where = error.filename or folder
     return Problem(

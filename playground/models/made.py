@@ -10,7 +10,6 @@ the next try. Every thing carries provenance.json: how it was made. Example::
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import re
@@ -22,14 +21,13 @@ from typing import Any
 
 import psutil
 
-from playground.core.places import ASSETS, home
+from playground.core.places import ASSETS, home, is_full
 from playground.core.problem import Problem, did_you_mean
 
 PREFIX = "made:"
 PROVENANCE = "provenance.json"
 SPARE_BYTES = 32 << 20  # left free beside what is written
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,63}")
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def made_folder() -> Path:
@@ -149,12 +147,6 @@ def making(name: str, facts: Mapping[str, Any] | None = None) -> Iterator[Path]:
         raise
     finally:
         shutil.rmtree(part, ignore_errors=True)
-
-
-def is_full(error: Exception) -> bool:
-    """Whether it says that the disk is: libraries that write without Python say so in words only."""
-    told = any(f"(os error {number})" in str(error) for number in _FULL)
-    return told or (isinstance(error, OSError) and error.errno in _FULL)
 
 
 def _sweep(name: str) -> None:

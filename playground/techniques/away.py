@@ -7,17 +7,14 @@ Example::
 
 from __future__ import annotations
 
-import errno
 import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from playground.core.places import home
+from playground.core.places import home, is_full
 from playground.core.problem import Problem
-
-FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Away(Mapping[str, Any]):
@@ -80,7 +77,7 @@ class AwayOnDisk(Away):
                     raw = raw[self._file.write(raw) :]
         except OSError as error:
             self._file.close()
-            if error.errno not in FULL:
+            if not is_full(error):
                 raise
             raise Problem("user", _full(sum(tensor.nbytes for tensor in tensors.values()))) from error
         self._tensors = places

@@ -8,6 +8,7 @@ import threading
 import numpy as np
 import pytest
 import tiny_gguf as tiny
+from full_disk import files_end_at
 
 from playground.core.problem import Problem
 from playground.models.resolve import peek, resolve
@@ -62,6 +63,15 @@ def test_a_converted_file_is_not_converted_again_until_it_changes(home, tiny_ggu
     assert resolve(str(tiny_gguf), refuse) == first
     os.utime(tiny_gguf, (1, 1))
     assert resolve(str(tiny_gguf), lambda event: None).folder != first.folder
+
+
+def test_a_disk_that_fills_while_a_file_is_converted_is_a_sentence_and_the_next_try_works(home, tiny_gguf):
+    with files_end_at(tiny_gguf.stat().st_size):
+        message = refused(tiny_gguf)
+    folder = home / "models" / "gguf"
+    assert message == f"The disk is full: {tiny_gguf.name} does not fit into {folder}. Free some room and try again."
+    assert [path for path in folder.iterdir() if path.is_dir()] == []
+    assert resolve(str(tiny_gguf), lambda event: None).folder.parent == folder
 
 
 def test_a_converted_folder_that_was_damaged_is_made_again(home, tiny_gguf):

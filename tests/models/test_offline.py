@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
 import io
-import resource
 import zipfile
-from collections.abc import Iterator
 
 import pytest
+from full_disk import files_end_at
 
 from playground.core.problem import Problem
 from playground.models import offline
@@ -147,17 +145,6 @@ def test_a_folder_that_pip_removes_while_its_size_is_read_costs_nothing(tmp_path
 
     monkeypatch.setattr(offline.os, "scandir", removed)
     assert offline._largest(tmp_path) == 5
-
-
-@contextlib.contextmanager
-def files_end_at(size: int) -> Iterator[None]:
-    """No file of this process grows beyond that many bytes."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 @pytest.mark.parametrize("converts", [False, True], ids=["while it is unpacked", "while it is converted"])
