@@ -174,7 +174,7 @@ def missing(
 ) -> str | None:
     """Why one technique's values cannot work with this engine on this machine's device, or None."""
     if not engine.supports(technique):
-        return _lacks(technique, engine) if technique.active(knobs) else None
+        return lacks(technique, engine) if technique.active(knobs) else None
     if engine.any_technique:
         return None
     device = machine.resolve(device)
@@ -182,7 +182,7 @@ def missing(
     return (refuses(knobs, device) if refuses else None) or technique.requires(knobs, machine, device)
 
 
-def _lacks(technique: Technique, engine: type[Engine]) -> str:
+def lacks(technique: Technique, engine: type[Engine]) -> str:
     """What to say of an engine without methods of the technique: which engines it has them for, as their names tell (`Technique.hook`)."""
     others = [name.removeprefix("for_") for name in dir(technique) if name.startswith("for_")]
     return f"the engine {engine.name} does not have it: choose the engine {' or '.join(others)}."

@@ -14,7 +14,7 @@ from typing import Any
 from playground.core.engine import Engine
 from playground.core.knobs import Choice, KnobValue, Toggle
 from playground.core.machine import Machine
-from playground.core.plan import Defaults, Techniques, engine_defaults, full_knobs, knob_index, missing, option_reasons, ordered
+from playground.core.plan import Defaults, Techniques, engine_defaults, full_knobs, knob_index, lacks, missing, option_reasons, ordered
 from playground.core.usual import ConfigOf
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -74,11 +74,11 @@ def knob_state(
     technique, knob = knob_index(techniques)[name]
     full = full_knobs(knobs, techniques, engine.defaults(machine.resolve(device)))
     if not engine.supports(technique):
-        lacks = f"the engine {engine.name} has no such setting."
+        why = lacks(technique, engine)
         if full[name] == knob.default:
-            return ControlState(lacks)
+            return ControlState(why)
         options = knob.options if isinstance(knob, Choice) else ()
-        return ControlState(options={option: lacks for option in options if option != knob.default})
+        return ControlState(options={option: why for option in options if option != knob.default})
     if reason := technique.irrelevant(full).get(name):
         return ControlState(reason)
     if isinstance(knob, Choice):

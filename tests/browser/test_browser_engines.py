@@ -27,7 +27,9 @@ def test_settings_nobody_changed_follow_the_engine_and_others_stay_with_the_reas
     expect(page.locator("#knob-0-quantization")).to_contain_text("Weight-only int8 and quantization nf4 exclude each other")
     choose_engine(page, "transformers")
     expect(cache.locator("input[value=dynamic]")).to_be_checked(timeout=20_000)
-    expect(page.locator("#knob-0-weight_only")).to_contain_text("✕ int8, int4, fp8: the engine transformers has no such setting")
+    expect(page.locator("#knob-0-weight_only")).to_contain_text(
+        "✕ int8, int4, fp8: the engine transformers does not have it: choose the engine graph."
+    )
     assert chosen(page, 0, "weight_only") == "int8"
 
 

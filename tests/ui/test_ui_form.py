@@ -139,13 +139,13 @@ def test_a_knob_without_effect_and_a_knob_without_support_are_disabled_with_the_
     assert (idle.enabled, idle.note()) == (False, "Not used here: it applies to int8.")
     assert knob_state("int8_threshold", {"quantization": "int8", "precision": "fp16"}, techniques(), engines()["fake"], MACHINE).enabled
     unsupported = knob_state("precision", {}, techniques(), NoSettings, MACHINE)
-    assert (unsupported.enabled, "the engine bare has no such setting" in unsupported.note()) == (False, True)
+    assert (unsupported.enabled, "the engine bare does not have it: choose the engine" in unsupported.note()) == (False, True)
 
 
 def test_a_knob_that_the_engine_has_not_can_still_be_set_back() -> None:
     state = knob_state("precision", {"precision": "fp32"}, techniques(), NoSettings, MACHINE)
     assert state.enabled
-    assert state.note() == "✕ fp32, fp16: the engine bare has no such setting."
+    assert state.note() == "✕ fp32, fp16: the engine bare does not have it: choose the engine transformers."
     assert knob_state("batch_size", {"batch_size": 4}, techniques(), NoSettings, MACHINE).enabled
 
 
