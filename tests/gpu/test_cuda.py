@@ -10,14 +10,7 @@ import pytest
 
 from playground.core.events import Done, Evidence, Failed, Gauge, Memory
 from playground.core.spec import Protocol, RunSpec, Workload
-from playground.measure.machine import probe
 from playground.run.runner import Runner
-
-MACHINE = probe()
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(MACHINE.device != "cuda", reason=f"needs a CUDA device: {MACHINE.no_cuda or 'none found'}"),
-]
 
 
 @pytest.fixture

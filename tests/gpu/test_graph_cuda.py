@@ -25,10 +25,6 @@ from playground.measure.machine import probe
 from playground.techniques import techniques
 
 MACHINE = probe()
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(MACHINE.device != "cuda", reason=f"needs a CUDA device: {MACHINE.no_cuda or 'none found'}"),
-]
 CONFIG = {
     "model_type": "llama", "hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 6, "num_attention_heads": 16,
     "num_key_value_heads": 4, "head_dim": 64, "vocab_size": 2048, "max_position_embeddings": 65536,

@@ -28,10 +28,6 @@ from playground.techniques import techniques
 from playground.techniques.quantization import linear_layers
 
 MACHINE, DEVICE = probe(), "cuda"
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(MACHINE.device != "cuda", reason=f"needs a CUDA device: {MACHINE.no_cuda or 'none found'}"),
-]
 CONFIG = {
     "model_type": "llama", "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 3, "num_attention_heads": 4,
     "num_key_value_heads": 2, "head_dim": 64, "vocab_size": 512, "max_position_embeddings": 4096,

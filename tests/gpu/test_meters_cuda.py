@@ -22,10 +22,6 @@ from playground.measure.torch_memory import cuda_peaks, reset_cuda_peaks
 from playground.techniques import techniques
 
 MACHINE = probe()
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(MACHINE.device != "cuda", reason=f"needs a CUDA device: {MACHINE.no_cuda or 'none found'}"),
-]
 BATCH = Batch((tuple(range(5, 25)),), 32)
 
 

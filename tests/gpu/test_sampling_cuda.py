@@ -6,13 +6,6 @@ from typing import Any
 
 import pytest
 
-from playground.measure.machine import probe
-
-MACHINE = probe()
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(MACHINE.device != "cuda", reason=f"needs a CUDA device: {MACHINE.no_cuda or 'none found'}"),
-]
 VOCABULARY = 128_256
 
 
