@@ -66,8 +66,8 @@ def _unpack_5(blocks: torch.Tensor, with_minimum: bool) -> torch.Tensor:
 def load_blocks(resolved: ResolvedModel, dtype: torch.dtype, device: str, *, held_on: Any = "", **options: Any) -> Any:
     """The model with the blocks of its GGUF file; for a shape, whose weights are random, with blocks that they are rounded to.
 
-    held_on: the device that gets all weights in place of `device`, for a shape also as build_random takes it; options: more for from_config, such as attn_implementation. Raises
-    Problem("unsupported") where no linear layer can keep its blocks.
+    held_on: the device that gets all weights in place of `device`, for a shape also as build_random takes it; options: more for
+    from_config, such as attn_implementation. Raises Problem("unsupported") where no linear layer can keep its blocks.
     """
     if resolved.random_weights:
         return _rounded(build_random(resolved.folder, dtype, device, held_on=held_on, **options))
