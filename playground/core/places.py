@@ -13,7 +13,11 @@ from playground.core.problem import Problem
 ROOT = Path(__file__).resolve().parents[2]
 PRESETS = ROOT / "presets"
 ASSETS = ROOT / "assets"
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_ROOM = {
+    errno.ENOSPC: "The disk is full",
+    errno.EDQUOT: "The disk is full",
+    errno.EFBIG: "The disk takes no file of that size",
+}
 
 
 def home() -> Path:
@@ -41,10 +45,10 @@ def check_target(path: Path) -> None:
         raise Problem("user", f"{path} is there already and is not a file: choose another name.")
 
 
-def is_full(error: BaseException) -> bool:
-    """Whether it says that the disk is: libraries that write without Python say so in words only."""
-    told = any(f"(os error {number})" in str(error) for number in _FULL)
-    return told or (isinstance(error, OSError) and error.errno in _FULL)
+def no_room(error: BaseException) -> str:
+    """Why the disk takes no more, as a sentence begins; "" for any other error. Libraries that write without Python say so in words."""
+    number = error.errno if isinstance(error, OSError) else None
+    return next((why for each, why in _NO_ROOM.items() if each == number or f"(os error {each})" in str(error)), "")
 
 
 def _user_cache() -> Path:

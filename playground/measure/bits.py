@@ -18,7 +18,8 @@ def _bits(trace: Trace, baseline: Trace | None) -> Found:
     if not config or weights is None or trace.footprint is None:
         return Missing("the sizes of the model's weights are not known")
     try:
-        return (weights + trace.counts.get("offloaded_bytes", 0)) * 8 / parameters(reduced(config, trace.footprint)).total
+        own = weights + trace.counts.get("offloaded_bytes", 0) - trace.counts.get("draft_weights_bytes", 0)
+        return own * 8 / parameters(reduced(config, trace.footprint)).total
     except Problem as problem:
         return Missing(problem.message)
 
@@ -29,7 +30,7 @@ METRICS = (
         "Bits a weight",
         "bits",
         "lower",
-        "bytes of all weights, with their scales and with those kept off the device / number of the model's parameters * 8",
+        "bytes of weights, scales, adapters and what is kept off the device, without a draft / number of the model's parameters * 8",
         _bits,
     ),
 )

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from playground.core.places import is_full
+from playground.core.places import no_room
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def keep(path: Path, ids: tuple[int, ...], logprobs: Any) -> str:
         os.replace(part, path)
     except OSError as error:
         part.unlink(missing_ok=True)
-        why = "the disk is full" if is_full(error) else error.strerror or str(error)
+        why = no_room(error).replace("The", "the") or error.strerror or str(error)
         return f"the baseline's log-probabilities could not be stored: {why}"
     return ""
 

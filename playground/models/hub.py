@@ -20,7 +20,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, TypeVar
 
-from playground.core.places import home, is_full
+from playground.core.places import home, no_room
 from playground.core.problem import Problem
 from playground.models.folder import HOW_TO_CONVERT, PICKLES, WHY_NO_PICKLE, check_folder, peek_folder
 from playground.models.model import ModelFacts, OnProgress, ResolvedModel, cache, told
@@ -193,8 +193,8 @@ def _state(hub_id: str) -> str:
 
 def _local_fault(hub_id: str, folder: Path, error: OSError) -> Problem:
     detail = f"{type(error).__name__}: {error}"
-    if is_full(error):
-        return Problem("model", f"The disk is full: {hub_id} does not fit into {folder}.", detail)
+    if why := no_room(error):
+        return Problem("model", f"{why}: {hub_id} does not fit into {folder}. Free some room, or name another place in $HF_HOME.", detail)
     where = error.filename or folder
     return Problem(
         "model", f"{hub_id} cannot be stored in {folder}: {error.strerror} ({where}). Make it a folder you can write to.", detail

@@ -21,7 +21,7 @@ from typing import Any
 
 import psutil
 
-from playground.core.places import ASSETS, home, is_full
+from playground.core.places import ASSETS, home, no_room
 from playground.core.problem import Problem, did_you_mean
 
 PREFIX = "made:"
@@ -142,8 +142,9 @@ def making(name: str, facts: Mapping[str, Any] | None = None) -> Iterator[Path]:
         check_name(name)
         part.rename(target)
     except Exception as error:
-        if is_full(error):
-            raise Problem("user", f"The disk filled up while {PREFIX}{name} was written to {made_folder()}: nothing was kept.") from error
+        if why := no_room(error):
+            way_out = "Free some room, or name another place in $PLAYGROUND_HOME."
+            raise Problem("user", f"{why}: nothing of {PREFIX}{name} was kept in {made_folder()}. {way_out}") from error
         raise
     finally:
         shutil.rmtree(part, ignore_errors=True)

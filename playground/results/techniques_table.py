@@ -162,8 +162,9 @@ def _effect(one: Mapping[str, Any], baseline: Mapping[str, Any], technique: Tech
     ours, theirs = (full_knobs(result["spec"]["knobs"], techniques) for result in (one, baseline))
     differing = (knob.name for knob in technique.knobs if ours[knob.name] != theirs[knob.name])
     changed = [describe(name, ours[name], techniques) for name in differing if name in relevant(ours, techniques)]
-    if one["error"]:
-        return f"{', '.join(changed)}: {'runs out of memory' if one['error']['kind'] == 'oom' else 'fails'}"
+    for document, said in ((one, ""), (baseline, "runs where the baseline ")):
+        if document["error"]:
+            return f"{', '.join(changed)}: {said}{'runs out of memory' if document['error']['kind'] == 'oom' else 'fails'}"
     spoken = {"itl_s", *(name for name, effect in technique.expect(ours, theirs).items() if effect != "same")}
     parts = (_times(name, one, baseline) for name in TOLD if name in spoken)
     return f"{', '.join(changed)}: {', '.join(filter(None, parts))}"

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from playground.core.places import home, is_full
+from playground.core.places import home, no_room
 from playground.core.problem import Problem
 
 
@@ -77,9 +77,9 @@ class AwayOnDisk(Away):
                     raw = raw[self._file.write(raw) :]
         except OSError as error:
             self._file.close()
-            if not is_full(error):
+            if not (why := no_room(error)):
                 raise
-            raise Problem("user", _full(sum(tensor.nbytes for tensor in tensors.values()))) from error
+            raise Problem("user", f"{why}: {_needs(sum(tensor.nbytes for tensor in tensors.values()))}") from error
         self._tensors = places
 
     def __getitem__(self, name: str) -> Any:
@@ -121,9 +121,9 @@ def _wait(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def _full(needed: int) -> str:
+def _needs(needed: int) -> str:
     free = shutil.disk_usage(home()).free
     return (
-        f"The disk is full: offloading writes {needed / 1e9:.2f} GB into {home()}, and {free / 1e9:.2f} GB are free there now. "
+        f"offloading writes {needed / 1e9:.2f} GB into {home()}, and {free / 1e9:.2f} GB are free there now. "
         "Free some room, or offload a smaller share."
     )

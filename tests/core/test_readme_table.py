@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,15 @@ def test_an_effect_is_a_ratio_to_the_baseline_with_machine_and_date() -> None:
     quantized = rows(read(find("h200-smollm2-135m-quantization")))["Quantization"][5]
     assert "nf4: time per token × 1.31, weights × 0.433" in quantized  # 24.4 over 18.6 ms, 116 over 269 MB
     assert quantized.endswith("(smollm2-135m-instruct, 42 tokens in, transformers, fp16, NVIDIA H200, 2026-11-22)")
+
+
+def test_a_run_out_of_memory_is_told_in_place_of_ratios() -> None:
+    recording = read(find("h200-llama-3.1-70b-offloading"))
+    assert rows(recording)["Offloading"][5].startswith("Offload none: runs out of memory; cpu: time per token × 5.46")
+    first, second = recording.specs[:2]
+    turned = dataclasses.replace(recording, specs=(second, first), events=recording.events[1::-1])
+    told = rows(turned)["Offloading"][5]
+    assert told.startswith("pinned, Share offloaded 0.2: runs where the baseline runs out of memory (")
 
 
 def test_a_line_names_what_its_baseline_has_that_no_device_has_by_default() -> None:

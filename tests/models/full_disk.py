@@ -6,6 +6,9 @@ import contextlib
 import resource
 from collections.abc import Iterator
 
+FILE_TOO_LARGE = "The disk takes no file of that size"
+ELSEWHERE = "Free some room, or name another place in $PLAYGROUND_HOME."
+
 
 @contextlib.contextmanager
 def files_end_at(size: int) -> Iterator[None]:

@@ -8,7 +8,7 @@ import threading
 import numpy as np
 import pytest
 import tiny_gguf as tiny
-from full_disk import files_end_at
+from full_disk import ELSEWHERE, FILE_TOO_LARGE, files_end_at
 
 from playground.core.problem import Problem
 from playground.models.resolve import peek, resolve
@@ -69,7 +69,7 @@ def test_a_disk_that_fills_while_a_file_is_converted_is_a_sentence_and_the_next_
     with files_end_at(tiny_gguf.stat().st_size):
         message = refused(tiny_gguf)
     folder = home / "models" / "gguf"
-    assert message == f"The disk is full: {tiny_gguf.name} does not fit into {folder}. Free some room and try again."
+    assert message == f"{FILE_TOO_LARGE}: {tiny_gguf.name} does not fit into {folder}. {ELSEWHERE}"
     assert [path for path in folder.iterdir() if path.is_dir()] == []
     assert resolve(str(tiny_gguf), lambda event: None).folder.parent == folder
 

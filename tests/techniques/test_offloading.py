@@ -202,11 +202,13 @@ def timed(gap_ms: int) -> list[Event]:
     return [Phase(0, "timed"), BatchStart(0, "timed", 0, (0,), (3,)), *ticks, BatchEnd(10**9), Phase(10**9, "energy")]
 
 
-def test_a_weight_has_no_fewer_bits_for_being_somewhere_else() -> None:
+def test_a_weight_has_as_many_bits_wherever_it_is_and_whatever_is_beside_it() -> None:
     recording = read(find("epyc-smollm2-135m-offloading"))
     found = [result(spec, events)["metrics"] for spec, events in zip(recording.specs, recording.events, strict=True)]
     assert len({metrics["weights_bytes"]["value"] for metrics in found}) == 3
     assert [metrics["bits_per_weight"]["value"] for metrics in found] == [pytest.approx(32, rel=1e-3)] * 4
+    drafted = read(find("h200-smollm2-135m-speculative-own-draft"))
+    assert result(drafted.specs[1], drafted.events[1])["metrics"]["bits_per_weight"]["value"] == pytest.approx(32, rel=1e-3)
 
 
 def trace(gap_ms: int, **counts: float) -> Trace:
