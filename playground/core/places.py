@@ -13,6 +13,7 @@ from playground.core.problem import Problem
 ROOT = Path(__file__).resolve().parents[2]
 PRESETS = ROOT / "presets"
 ASSETS = ROOT / "assets"
+ELSEWHERE = "Free some room, or name another place in $PLAYGROUND_HOME."
 _NO_ROOM = {
     errno.ENOSPC: "The disk is full",
     errno.EDQUOT: "The disk is full",

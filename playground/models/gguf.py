@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from playground.core.places import no_room
+from playground.core.places import ELSEWHERE, no_room
 from playground.core.problem import Problem
 from playground.core.technique import GGUF_BITS
 from playground.models.folder import check_folder
@@ -107,7 +107,7 @@ def once(target: Path, what: str, progress: OnProgress, build: Callable[[Path], 
         except Exception as error:
             if not (why := no_room(error)):
                 raise
-            sentence = f"{why}: {what} does not fit into {target.parent}. Free some room, or name another place in $PLAYGROUND_HOME."
+            sentence = f"{why}: {what} does not fit into {target.parent}. {ELSEWHERE}"
             raise Problem("model", sentence, f"{type(error).__name__}: {error}") from error
         finally:
             shutil.rmtree(part, ignore_errors=True)

@@ -21,7 +21,7 @@ from typing import Any
 
 import psutil
 
-from playground.core.places import ASSETS, home, no_room
+from playground.core.places import ASSETS, ELSEWHERE, home, no_room
 from playground.core.problem import Problem, did_you_mean
 
 PREFIX = "made:"
@@ -143,8 +143,7 @@ def making(name: str, facts: Mapping[str, Any] | None = None) -> Iterator[Path]:
         part.rename(target)
     except Exception as error:
         if why := no_room(error):
-            way_out = "Free some room, or name another place in $PLAYGROUND_HOME."
-            raise Problem("user", f"{why}: nothing of {PREFIX}{name} was kept in {made_folder()}. {way_out}") from error
+            raise Problem("user", f"{why}: nothing of {PREFIX}{name} was kept in {made_folder()}. {ELSEWHERE}") from error
         raise
     finally:
         shutil.rmtree(part, ignore_errors=True)

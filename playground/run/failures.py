@@ -20,7 +20,7 @@ from playground.core.problem import Problem
 _OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory|cannot allocate memory|ALLOC_FAILED", re.IGNORECASE)
 _ASKED = re.compile(r"tried to allocate ([\d.]+) ?(\w+)", re.IGNORECASE)
 _FREE = re.compile(r"total capacity of ([\d.]+ \w+) of which ([\d.]+ \w+) is free")
-_ADVICE = "Use a smaller batch, shorter texts, fewer bits or a smaller model, or offload some of its layers."
+ADVICE = "Use a smaller batch, shorter texts, fewer bits or a smaller model, or offload some of its layers."
 _COUNTERS = (Path("/proc/vmstat"), Path("/sys/fs/cgroup/memory.events"))
 
 
@@ -32,7 +32,7 @@ def from_exception(error: Exception) -> Failed:
     if isinstance(error, Problem):
         failed = Failed(now, error.kind, error.message, error.detail)
     elif is_out_of_memory(error):
-        failed = Failed(now, "oom", f"Out of memory: {_needed(str(error))} {_ADVICE}", detail)
+        failed = Failed(now, "oom", f"Out of memory: {_needed(str(error))} {ADVICE}", detail)
     _let_go(error)
     return failed
 
@@ -51,7 +51,7 @@ def from_death(returncode: int, log: str, *, oom: bool) -> Failed:
         return Failed(now, "crash", f"The worker process ended in the middle of the run, with exit status {returncode}.", log)
     name = _signal_name(-returncode)
     if name == "SIGKILL" and oom:
-        return Failed(now, "oom", f"Out of memory: the system killed the worker process, as its memory was exhausted. {_ADVICE}", log)
+        return Failed(now, "oom", f"Out of memory: the system killed the worker process, as its memory was exhausted. {ADVICE}", log)
     if name == "SIGKILL":
         return Failed(
             now,

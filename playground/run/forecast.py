@@ -26,6 +26,7 @@ from playground.models.adapter import adapter_numbers
 from playground.models.model import ModelFacts
 from playground.models.resolve import peek
 from playground.results.numbers import shown
+from playground.run.failures import ADVICE
 
 FactsOf = Callable[[str], ModelFacts | None]  # of a model's name, None while nothing is known
 CHARACTERS_PER_TOKEN = 4
@@ -121,4 +122,4 @@ def shortage(found: Estimate | None, machine: Machine, device: str) -> str:
     if found is None or found.total_bytes <= (free := free_bytes(machine, device)):
         return ""
     needs = f"It needs about {shown(found.total_bytes, 'B')} and {shown(free, 'B')} are free: it will probably not fit."
-    return f"{needs} Choose fewer bits, a shorter text, a smaller batch or a smaller model, or offload some of its layers."
+    return f"{needs} {ADVICE}"

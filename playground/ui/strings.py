@@ -65,13 +65,9 @@ PHASES = {
     "profile": "Profiling one decode step",
 }
 
-FAILURE_ADVICE = {
-    "oom": "",  # the message itself has a way out
+FAILURE_ADVICE = {  # of other kinds the message itself has the way out
     "crash": "The page and the other variants are not affected; the next run starts afresh.",
     "hang": "The worker was ended; the next run starts afresh.",
-    "unsupported": "",
-    "model": "",
-    "user": "",
 }
 
 ESTIMATE_UNKNOWN = "Its size is known once the model has been fetched."

@@ -40,7 +40,7 @@ RUNS = {
     "llama-3.1-8b-offloading": f"{EIGHT} --engine transformers --max-new-tokens 16 --variant offload=cpu --variant offload=pinned {FEW} "
     "--title 'Offloading: ordinary and pinned host memory'",
     "llama-3.1-70b-offloading": "--model shape:llama-3.1-70b --engine transformers --set precision=bf16 --set batch_size=4 "
-    f"--set offload=pinned --set offload_share=0.2 --prompt-tokens 8192 --max-new-tokens 4 --variant offload=none --variant offload=cpu "
+    "--set offload=pinned --set offload_share=0.2 --prompt-tokens 8192 --max-new-tokens 4 --variant offload=none --variant offload=cpu "
     f"{FEW} --title 'Offloading: a model that does not fit'",
     "llama-3.2-1b-serving": f"serving {ONE} --set requests_per_s=8 {FEW}",
     "llama-3.1-8b-prefix-cache": f"prefix-cache {EIGHT} {FEW}",

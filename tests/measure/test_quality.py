@@ -1,12 +1,12 @@
 """Quality figures against an independent computation and hand values, with a model that is a table."""
 
 import math
-import resource
 import weakref
 from itertools import pairwise
 
 import numpy as np
 import pytest
+from full_disk import files_end_at
 from table_model import TableModel, random_table
 
 from playground.core.engine import Engine
@@ -315,12 +315,8 @@ def test_a_full_disk_costs_the_comparison_only(tmp_path):
 
 
 def test_a_write_that_breaks_off_leaves_no_file(tmp_path):
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
-    try:
+    with files_end_at(4096):
         _, missing, _ = score_quality(TableModel(BASE), own("word " * 20), save_to=tmp_path)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert "could not be stored: the disk takes no file of that size" in missing["kld_mean"]
     assert list(tmp_path.iterdir()) == []
 

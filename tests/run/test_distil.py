@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import resource
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from full_disk import files_end_at
 
 from playground import cli
 from playground.core.events import Event, Score
@@ -188,13 +188,11 @@ def test_a_stop_keeps_nothing_and_the_next_try_starts_clean(home: Path, when: st
 
 
 def test_a_disk_that_fills_while_the_weights_are_written_is_a_sentence_and_leaves_nothing(home: Path) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))  # the weights take 460 kB
-    try:
-        with pytest.raises(Problem, match="The disk takes no file of that size: nothing of made:pocket was kept"):
-            distilled(steps=1)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with (
+        files_end_at(100_000),  # the weights take 460 kB
+        pytest.raises(Problem, match="The disk takes no file of that size: nothing of made:pocket was kept"),
+    ):
+        distilled(steps=1)
     assert left(home) == []
 
 
