@@ -9,7 +9,8 @@
 // no event waits, and no reply until it was read; else the stream goes on with a new connection. It is passed on after the end of the
 // connection, since the page cuts off what it closes, and a server that notices ends all events of that page.
 (() => {
-  const LONGEST_MS = 5000; // a reply that never comes must not hold up all that follow
+  // A reply that never comes must not hold up for ever all that follow; one that is only late, on a slow machine or line, must not be overtaken.
+  const LONGEST_MS = 60000;
   const CLOSES = /^data: \{"msg":"close_stream"/;
   const ANSWERED = /^data: \{"msg":"process_completed","event_id":"(\w+)"/;
   const send = window.fetch.bind(window);
@@ -37,7 +38,7 @@
   // The page ends the request when it has read the word; no reply may reach it between the two.
   const close = async (word, writer, signal) => {
     if (waiting.size) return false;
-    const read = new Promise((done) => signal.addEventListener("abort", done));
+    const read = new Promise((done) => (signal.aborted ? done() : signal.addEventListener("abort", done)));
     closed = Promise.race([read, after(LONGEST_MS)]);
     writer.write(`${word}\n\n`).catch(() => {});
     return true;

@@ -107,12 +107,13 @@ def wait_usable(page: Page) -> None:
     expect(page.locator("#estimate")).not_to_be_empty(timeout=LONG_MS)
 
 
+# Late enough for a slow machine: a page that waited for no more than 5 s had the older answer stand over the newer one.
 SLOW_REPLY = """(() => {
     const send = window.fetch.bind(window);
     window.fetch = async (...asked) => {
         const reply = await send(...asked);
         if (!window.slowDone && asked[1]?.body?.startsWith?.(BEGINS)) {
-            await new Promise((done) => setTimeout(done, 1500));
+            await new Promise((done) => setTimeout(done, 6500));
             window.slowDone = true;
         }
         return reply;
